@@ -1,0 +1,1 @@
+"""Judges rows: expectation suites, profiles and their reports."""

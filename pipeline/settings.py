@@ -1,0 +1,87 @@
+"""Where it runs: endpoints, folders and ports, read once from the environment (`SLIPWAY_…`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.errors import Invalid, Problem
+
+PREFIX = "SLIPWAY_"
+
+
+def _root() -> Path:
+    """The checkout that this package was installed from, else the current folder."""
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+class Settings(BaseSettings):
+    """Every place that a step may reach. Read in `main` and handed down; nothing else reads the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    root: Path = Field(default_factory=_root, description="project folder: specs and suites are found below it")
+    home: Path = Field(default=Path(), description="state of the embedded stack (default: <root>/.slipway)")
+    store: str = Field(default="", description="fsspec URL or folder of the artifact store (default: <home>/store)")
+    specs_dir: Path = Field(default=Path(), description="folder of specs, one DAG each (default: <root>/dags/specs)")
+    suites_dir: Path = Field(default=Path(), description="expectation suites (default: <root>/feature_checks/suites)")
+    host: str = Field(default="127.0.0.1", description="address on which the embedded servers listen")
+    airflow_port: int = Field(default=8080, ge=1, le=65535)
+    mlflow_port: int = Field(default=5000, ge=1, le=65535)
+    mlflow_uri: str = Field(default="", description="MLflow tracking server (default: the embedded one)")
+    triton_http_port: int = Field(default=8000, ge=1, le=65535)
+    triton_grpc_port: int = Field(default=8001, ge=1, le=65535)
+    triton_metrics_port: int = Field(default=8002, ge=1, le=65535)
+    triton_dir: Path = Field(default=Path(), description="installed tritonserver (default: <root>/.triton)")
+    timeout_s: float = Field(default=30.0, gt=0, description="deadline for one call to an outside server")
+
+    def model_post_init(self, _: object) -> None:
+        def default(name: str, value: Path | str) -> None:
+            if getattr(self, name) in (Path(), ""):
+                object.__setattr__(self, name, value)
+            elif isinstance(getattr(self, name), Path):
+                object.__setattr__(self, name, getattr(self, name).expanduser().absolute())
+
+        default("root", _root())
+        default("home", self.root / ".slipway")
+        default("store", str(self.home / "store"))
+        default("specs_dir", self.root / "dags" / "specs")
+        default("suites_dir", self.root / "feature_checks" / "suites")
+        default("triton_dir", self.root / ".triton")
+        default("mlflow_uri", f"http://{self.host}:{self.mlflow_port}")
+
+    @property
+    def airflow_url(self) -> str:
+        return f"http://{self.host}:{self.airflow_port}"
+
+    @property
+    def triton_http(self) -> str:
+        return f"{self.host}:{self.triton_http_port}"
+
+    @property
+    def triton_grpc(self) -> str:
+        return f"{self.host}:{self.triton_grpc_port}"
+
+
+def read_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        Invalid: a variable has a wrong value; names each one. A retry does not help.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise Invalid(
+            [
+                Problem(
+                    f"{item['msg']} (value {item['input']!r})",
+                    where=f"environment variable {PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}",
+                    remedy="correct or unset it",
+                )
+                for item in error.errors()
+            ]
+        ) from error

@@ -1,0 +1,1 @@
+"""From ONNX to a served champion: model repository, Triton, rollout, gates, promotion."""

@@ -1,0 +1,1 @@
+"""From rows to ONNX: snapshot, features, trainers, tuning, evaluation, export with parity."""
