@@ -1,0 +1,177 @@
+"""What a step hands to the next: small frozen values, each with exactly one producer.
+
+A key is a path inside the artifact store; a `*Report` says `passed` and why, and never raises.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.columns import RowSchema
+from pipeline.frozen import Frozen
+
+
+class Finding(Frozen):
+    """Something noteworthy about a column, and whether the model still reads it."""
+
+    column: str
+    kind: Literal["constant", "duplicate", "identifier", "all_missing", "precision", "cardinality"]
+    message: str
+    dropped: bool
+
+
+class DatasetRef(Frozen):
+    """An immutable snapshot of the rows: `key` is one Parquet file, named by the digest of its content."""
+
+    digest: str
+    key: str
+    source: str
+    row_schema: RowSchema
+    rows: int
+    train_rows: int
+    holdout_rows: int
+    findings: tuple[Finding, ...] = ()
+
+
+class Failure(Frozen):
+    """An expectation that the rows do not meet."""
+
+    severity: Literal["critical", "warning", "info"]
+    expectation: str
+    column: str | None
+    message: str
+
+
+class CheckReport(Frozen):
+    """The suite's verdict: passed unless a critical expectation failed. `page` and `result` are keys."""
+
+    passed: bool
+    suite: str | None
+    suite_digest: str | None
+    evaluated: int
+    failures: tuple[Failure, ...] = ()
+    page: str | None = None
+    result: str | None = None
+
+
+class LoggedModelRef(Frozen):
+    """A fitted candidate: `key` is a folder with the native model and `features.json`."""
+
+    candidate: str
+    kind: Literal["xgboost", "torch"]
+    key: str
+    digest: str
+    model_id: str = Field(description="MLflow logged model of the native model")
+    run_id: str = Field(description="MLflow run of the candidate")
+    params: dict[str, float | int | str | bool]
+    validation: float = Field(description="primary metric in tuning, on validation rows or folds")
+    trials: int
+    fit_s: float = Field(description="seconds spent fitting, tuning included")
+
+
+class ParityCase(Frozen):
+    """Native against ONNX on one family of rows; `max_excess` is max(|a-b| - (atol + rtol*|b|)), <= 0 when equal."""
+
+    name: str
+    rows: int
+    max_abs: float
+    max_excess: float
+    passed: bool
+    message: str = ""
+
+
+class OnnxRef(Frozen):
+    """One ONNX graph from raw columns to the answer. `predictions` is the key of its held-out answers."""
+
+    candidate: str
+    key: str
+    digest: str
+    size_bytes: int
+    model_id: str = Field(description="MLflow logged model of the ONNX graph")
+    run_id: str
+    passed: bool
+    cases: tuple[ParityCase, ...]
+    predictions: str
+
+
+class CandidateScore(Frozen):
+    """A candidate on the held-out rows, as its ONNX graph answers."""
+
+    candidate: str
+    passed: bool
+    reason: str
+    metrics: dict[str, float]
+
+
+class Evaluation(Frozen):
+    """All candidates on the same held-out rows; `winner` is None when none may go on."""
+
+    primary: str
+    scores: tuple[CandidateScore, ...]
+    winner: str | None
+    dataset_digest: str
+
+
+class ModelVersionRef(Frozen):
+    """A version in the registry."""
+
+    name: str
+    version: int
+    candidate: str
+    model_id: str
+    run_id: str
+    onnx_key: str
+    onnx_digest: str
+    predictions: str
+
+
+class PackageRef(Frozen):
+    """An immutable Triton model version: `key` is a folder with config.pbtxt, VERSION/model.onnx, manifest.json."""
+
+    name: str
+    version: int
+    key: str
+    digest: str = Field(description="digest of the manifest, which holds the digest of every file")
+
+
+class RolloutRef(Frozen):
+    """A challenger on a server of its own; `program` is its name in the supervisor."""
+
+    name: str
+    version: int
+    digest: str
+    program: str
+    http: str
+    grpc: str
+
+
+class Verdict(Frozen):
+    """One gate's answer. `observed` and `bound` are the numbers that decided, in the gate's own unit."""
+
+    gate: str
+    passed: bool
+    reason: str
+    observed: float | None = None
+    bound: float | None = None
+    numbers: dict[str, float] = {}
+
+
+class GateReport(Frozen):
+    """All verdicts; passed when every one did. `champion` is the version compared with, None when there was none."""
+
+    passed: bool
+    verdicts: tuple[Verdict, ...]
+    champion: int | None
+
+
+class PromotionRef(Frozen):
+    """The version that serves as champion, and the one kept for a roll-back."""
+
+    name: str
+    version: int
+    digest: str
+    previous: int | None
+    http: str
+    grpc: str

@@ -1,0 +1,253 @@
+"""What is built: the one-page spec of a model. Changing it changes the model, so its digest is lineage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from pipeline.columns import ColumnKind, TaskKind
+from pipeline.digest import digest_json
+from pipeline.frozen import Frozen
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Metric = Literal[
+    "accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "average_precision", "log_loss", "brier",
+    "ece", "rmse", "mae", "r2",
+]  # fmt: skip
+LOWER_IS_BETTER: frozenset[str] = frozenset({"log_loss", "brier", "ece", "rmse", "mae"})
+PRIMARY: dict[TaskKind, Metric] = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
+METRICS: dict[TaskKind, tuple[Metric, ...]] = {
+    "binary": (
+        "accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "average_precision", "log_loss",
+        "brier", "ece",
+    ),
+    "multiclass": ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss", "ece"),
+    "regression": ("rmse", "mae", "r2"),
+}  # fmt: skip
+
+
+class Binary(Frozen):
+    """Two classes; the metrics are about the positive one."""
+
+    kind: Literal["binary"]
+    positive: str | None = Field(default=None, description="label of the positive class (default: the last sorted)")
+
+
+class Multiclass(Frozen):
+    """Three classes or more."""
+
+    kind: Literal["multiclass"]
+
+
+class Regression(Frozen):
+    """A number."""
+
+    kind: Literal["regression"]
+
+
+Task = Annotated[Binary | Multiclass | Regression, Field(discriminator="kind")]
+
+
+class Data(Frozen):
+    """Where the rows come from, and which column is to be predicted."""
+
+    source: str = Field(
+        min_length=1,
+        description="sklearn://NAME; a CSV or Parquet file by path (relative to the spec) or fsspec URL; "
+        "a SQLAlchemy URL with `table` or `query`",
+    )
+    target: str = Field(min_length=1, description="name of the column to predict")
+    table: str | None = Field(default=None, description="table of a database source, as [schema.]name")
+    query: str | None = Field(default=None, description="SQL query of a database source")
+    password_env: str | None = Field(default=None, description="environment variable that holds the password")
+    drop: tuple[str, ...] = Field(default=(), description="columns that the model must not read")
+    keep: tuple[str, ...] = Field(default=(), description="columns to keep although they look constant, double or an id")
+    kinds: dict[str, ColumnKind] = Field(default={}, description="kind of a column where the guess is wrong")
+
+    @property
+    def is_sql(self) -> bool:
+        """Whether the source is a database."""
+        return self.table is not None or self.query is not None
+
+    @model_validator(mode="after")
+    def _one_relation(self) -> Data:
+        if self.table is not None and self.query is not None:
+            raise ValueError("give `table` or `query`, not both")
+        if self.target in self.drop:
+            raise ValueError(f"the target {self.target!r} is in `drop`")
+        return self
+
+
+class Split(Frozen):
+    """Which rows are held out: by the hash of a row, so that a held-out row is held out in later snapshots too."""
+
+    holdout: Annotated[float, Field(ge=0.05, le=0.5)] = 0.2
+    seed: int = Field(default=7, ge=0)
+
+
+class Checks(Frozen):
+    """The expectation suite that the rows must meet."""
+
+    suite: Name | None = Field(default=None, description="name of feature_checks/suites/NAME.json; null: schema only")
+
+
+class _Candidate(Frozen):
+    name: Name = Field(default="", validate_default=False)
+    trials: int = Field(default=20, ge=1, le=10_000, description="most Optuna trials")
+    budget_s: float = Field(default=120.0, gt=0, description="most seconds of tuning; the final fit comes on top")
+    folds: int = Field(default=5, ge=2, le=20, description="folds of cross-validation where rows are few")
+
+    @model_validator(mode="after")
+    def _named(self) -> _Candidate:
+        if not self.name:
+            object.__setattr__(self, "name", getattr(self, "kind"))  # noqa: B009 (the subclasses have it)
+        return self
+
+
+class XGBoost(_Candidate):
+    """Gradient-boosted trees, with native categories and early stopping."""
+
+    kind: Literal["xgboost"]
+    rounds: int = Field(default=2000, ge=1, description="most boosting rounds; early stopping ends sooner")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Torch(_Candidate):
+    """TabM, a parameter-efficient ensemble of perceptrons (arXiv 2410.24210), with numerical embeddings."""
+
+    kind: Literal["torch"]
+    trials: int = Field(default=5, ge=1, le=10_000, description="most Optuna trials")
+    epochs: int = Field(default=100, ge=1, description="most epochs; early stopping ends sooner")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+Candidate = Annotated[XGBoost | Torch, Field(discriminator="kind")]
+
+
+class Tolerance(Frozen):
+    """Two numbers agree when |a - b| <= atol + rtol * |b|."""
+
+    atol: float = Field(default=1e-5, ge=0)
+    rtol: float = Field(default=1e-4, ge=0)
+
+
+class Quality(Frozen):
+    """Bounds on the metrics of the held-out rows, as the server answered them."""
+
+    at_least: dict[Metric, float] = {}
+    at_most: dict[Metric, float] = {}
+
+
+class ChampionGate(Frozen):
+    """Comparison with the champion on the same held-out rows: paired bootstrap of the primary metric's difference."""
+
+    margin: float = Field(default=0.005, ge=0, description="how much worse the interval's lower end may be")
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    resamples: int = Field(default=1000, ge=100)
+    min_rows: int = Field(default=30, ge=2)
+
+
+class Latency(Frozen):
+    """Latency at a declared load, requests arriving at a rate whether or not earlier ones were answered."""
+
+    rate_per_s: float = Field(default=50.0, gt=0)
+    duration_s: float = Field(default=3.0, gt=0, le=600)
+    rows: int = Field(default=1, ge=1, description="rows of a request")
+    p95_ms: float = Field(default=50.0, gt=0)
+    error_rate: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Robustness(Frozen):
+    """Numbers moved by `noise` standard deviations may change the answer by this much, on average over rows."""
+
+    noise: float = Field(default=0.01, gt=0)
+    mean_change: float = Field(default=0.05, gt=0, description="of a probability, or in target standard deviations")
+
+
+class Gates(Frozen):
+    """What must hold before a version becomes champion."""
+
+    quality: Quality = Quality()
+    champion: ChampionGate = ChampionGate()
+    parity: Tolerance = Tolerance()
+    latency: Latency = Latency()
+    robustness: Robustness = Robustness()
+
+
+class Serving(Frozen):
+    """How Triton serves the model."""
+
+    max_batch_size: int = Field(default=1024, ge=1)
+    max_queue_delay_us: int = Field(default=100, ge=0)
+    instances: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, description="threads of one inference")
+
+
+class PipelineSpec(Frozen):
+    """One model, from its rows to its place on the server."""
+
+    version: Literal[1]
+    name: Name
+    description: str = ""
+    owner: str = "slipway"
+    tags: tuple[str, ...] = ()
+    schedule: str | None = Field(default=None, description="cron expression; null: only when triggered")
+    retries: int = Field(default=2, ge=0, le=10, description="of a step that failed because of the outside world")
+    seed: int = Field(default=7, ge=0)
+    task: Task
+    metric: Metric | None = Field(default=None, description="primary metric (default by task)")
+    data: Data
+    split: Split = Split()
+    checks: Checks = Checks()
+    candidates: tuple[Candidate, ...] = Field(min_length=1)
+    export: Tolerance = Tolerance()
+    gates: Gates = Gates()
+    serving: Serving = Serving()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PipelineSpec:
+        names = [candidate.name for candidate in self.candidates]
+        if doubles := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"candidates share the name {', '.join(doubles)}; give each a `name`")
+        allowed = METRICS[self.task.kind]
+        used = {self.primary, *self.gates.quality.at_least, *self.gates.quality.at_most}
+        if wrong := sorted(used - set(allowed)):
+            raise ValueError(f"metric {', '.join(wrong)} is not one of a {self.task.kind} task: {', '.join(allowed)}")
+        return self
+
+    @property
+    def primary(self) -> Metric:
+        """The metric by which candidates and champion are compared."""
+        return self.metric or PRIMARY[self.task.kind]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the spec's canonical JSON, defaults included."""
+        return digest_json(self.model_dump(mode="json"))
+
+    def candidate(self, name: str) -> XGBoost | Torch:
+        """The candidate of this name. Raises KeyError when there is none."""
+        return {candidate.name: candidate for candidate in self.candidates}[name]
+
+
+class Overrides(Frozen):
+    """What one run may change without a new spec: Airflow's trigger form, and options of `slipway run`."""
+
+    source: str | None = Field(default=None, min_length=1, description="Other rows with the same columns")
+    trials: int | None = Field(default=None, ge=1, le=10_000, description="Most tuning trials of each candidate")
+    budget_s: float | None = Field(default=None, gt=0, description="Most seconds of tuning of each candidate")
+    seed: int | None = Field(default=None, ge=0, description="Seed of tuning and fitting")
+
+    def apply(self, spec: PipelineSpec) -> PipelineSpec:
+        """The spec with these values in place."""
+        each = {key: value for key in ("trials", "budget_s") if (value := getattr(self, key)) is not None}
+        changes: dict[str, object] = {
+            "candidates": tuple(candidate.model_copy(update=each) for candidate in spec.candidates)
+        }
+        if self.source is not None:
+            changes["data"] = spec.data.model_copy(update={"source": self.source})
+        if self.seed is not None:
+            changes["seed"] = self.seed
+        return spec.model_copy(update=changes)
