@@ -155,7 +155,7 @@ class Verdict(Frozen):
     reason: str
     observed: float | None = None
     bound: float | None = None
-    numbers: dict[str, float] = {}
+    numbers: dict[str, float] = Field(default={})
 
 
 class GateReport(Frozen):

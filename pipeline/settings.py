@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     timeout_s: float = Field(default=30.0, gt=0, description="deadline for one call to an outside server")
 
     def model_post_init(self, _: object) -> None:
+        """Fill the defaults that follow from other fields."""
+
         def default(name: str, value: Path | str) -> None:
             if getattr(self, name) in (Path(), ""):
                 object.__setattr__(self, name, value)
@@ -55,14 +57,17 @@ class Settings(BaseSettings):
 
     @property
     def airflow_url(self) -> str:
+        """Root URL of the embedded Airflow."""
         return f"http://{self.host}:{self.airflow_port}"
 
     @property
     def triton_http(self) -> str:
+        """host:port of the serving Triton's HTTP."""
         return f"{self.host}:{self.triton_http_port}"
 
     @property
     def triton_grpc(self) -> str:
+        """host:port of the serving Triton's gRPC."""
         return f"{self.host}:{self.triton_grpc_port}"
 
 

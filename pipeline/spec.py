@@ -63,7 +63,9 @@ class Data(Frozen):
     query: str | None = Field(default=None, description="SQL query of a database source")
     password_env: str | None = Field(default=None, description="environment variable that holds the password")
     drop: tuple[str, ...] = Field(default=(), description="columns that the model must not read")
-    keep: tuple[str, ...] = Field(default=(), description="columns to keep although they look constant, double or an id")
+    keep: tuple[str, ...] = Field(
+        default=(), description="columns to keep although they look constant, double or an id"
+    )
     kinds: dict[str, ColumnKind] = Field(default={}, description="kind of a column where the guess is wrong")
 
     @property
@@ -136,8 +138,8 @@ class Tolerance(Frozen):
 class Quality(Frozen):
     """Bounds on the metrics of the held-out rows, as the server answered them."""
 
-    at_least: dict[Metric, float] = {}
-    at_most: dict[Metric, float] = {}
+    at_least: dict[Metric, float] = Field(default={})
+    at_most: dict[Metric, float] = Field(default={})
 
 
 class ChampionGate(Frozen):

@@ -1,0 +1,112 @@
+"""The step contract: read references, do one thing, write one reference last. `main` is a step's command line."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+import time
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+from pydantic import ValidationError
+
+from pipeline.errors import Invalid, SlipwayError
+from pipeline.frozen import Frozen
+from pipeline.graph import Task, step_named
+from pipeline.run import Envelope, Run
+from pipeline.settings import read_settings
+from pipeline.spec import Overrides, PipelineSpec
+from pipeline.spec_file import load_spec, parse_overrides
+
+StepFunction = Callable[..., Frozen]
+
+
+def execute(function: StepFunction, spec: PipelineSpec, run: Run, started: float | None = None) -> Frozen:
+    """Run a step once: a finished one is not done again, an interrupted one starts over.
+
+    `started` is the epoch second from which its time counts (default: now).
+    Raises what the step raises; see `pipeline.errors` for which a retry helps.
+    """
+    step = step_named(function.__name__)
+    task = Task(step, run.candidate if step.per_candidate else None)
+    if (done := run.envelope(task.key)) is not None:
+        run.log.info("%s: already done in this run", task.key)
+        return step.produces.model_validate_json(done.ref)
+    begin = time.time() if started is None else started
+    ref = function(**_arguments(function, spec, run))
+    envelope = Envelope(
+        task=task.key,
+        kind=type(ref).__name__,
+        ref=ref.model_dump_json(),
+        seconds=round(time.time() - begin, 3),
+        fit_s=float(getattr(ref, "fit_s", 0.0)),
+        finished_at=run.now(),
+    )
+    run.store.write(f"{run.key}/{task.key}.json", envelope.model_dump_json(indent=1).encode())
+    return ref
+
+
+def _arguments(function: StepFunction, spec: PipelineSpec, run: Run) -> dict[str, object]:
+    """A value for every parameter, by its annotation: spec, run, a reference, or a tuple of every candidate's."""
+    values: dict[str, object] = {}
+    hints = typing.get_type_hints(function)
+    for name in inspect.signature(function).parameters:
+        kind = hints[name]
+        if kind is PipelineSpec:
+            values[name] = spec
+        elif kind is Run:
+            values[name] = run
+        elif typing.get_origin(kind) is tuple:
+            values[name] = tuple(run.ref(typing.get_args(kind)[0], candidate.name) for candidate in spec.candidates)
+        else:
+            values[name] = run.ref(kind, run.candidate)
+    return values
+
+
+def pin_spec(run: Run, spec: PipelineSpec) -> PipelineSpec:
+    """The spec of this run: the one its first step saw. An edit made while it runs is for the next run.
+
+    Raises:
+        Invalid: the pinned spec cannot be read. A retry does not help.
+    """
+    key = f"{run.key}/spec.json"
+    run.store.write(key, spec.model_dump_json(indent=1).encode())
+    try:
+        return PipelineSpec.model_validate_json(run.store.read(key))
+    except ValidationError as error:
+        raise Invalid("the spec pinned for this run cannot be read", run.store.path(key), "start a new run") from error
+
+
+def main(function: StepFunction) -> None:
+    """The command line of a step: `python -m training.train --spec S --run R [--candidate C] [--params JSON]`.
+
+    Exits with 0, or with 1, 2 or 3 as `pipeline.errors` says; a failure is told in sentences on stderr.
+    """
+
+    def command(
+        spec: Annotated[Path, typer.Option(help="spec file")],
+        run: Annotated[str, typer.Option(help="run id; the same id continues a run")],
+        candidate: Annotated[str | None, typer.Option(help="candidate, for a step that runs for each")] = None,
+        params: Annotated[str, typer.Option(help="overrides of the spec, as JSON")] = "{}",
+    ) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        try:
+            overrides: Overrides = parse_overrides(params)
+            loaded = overrides.apply(load_spec(spec))
+            this = Run(run, loaded.name, read_settings(), spec.absolute(), candidate)
+            if step_named(function.__name__).per_candidate and candidate not in {c.name for c in loaded.candidates}:
+                raise Invalid(f"no candidate {candidate!r}", str(spec), "name one of the spec with --candidate")
+            ref = execute(function, pin_spec(this, loaded), this, psutil.Process().create_time())
+        except SlipwayError as error:
+            for problem in error.problems:
+                sys.stderr.write(f"{error.title}: {problem}\n")
+            raise typer.Exit(error.exit_code) from None
+        sys.stdout.write(ref.model_dump_json() + "\n")
+
+    command.__doc__ = function.__doc__
+    typer.run(command)
