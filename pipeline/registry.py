@@ -1,0 +1,126 @@
+"""MLflow, behind one door: on top of tracking, logged models, versions and aliases.
+
+Every method raises Unavailable when the server does not answer (a retry helps), Invalid when it refuses the call.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pipeline.columns import RowSchema
+from pipeline.tracking import RUN, Tracking, TrialRecord
+
+__all__ = ["Registry", "TrialRecord"]
+
+
+class Registry(Tracking):
+    """The tracking server and model registry of `settings.mlflow_uri`."""
+
+    def log_native(self, run_id: str, name: str, folder: Path, kind: str) -> str:
+        """The native model's files as a logged model of a run; its id. XGBoost loads by `mlflow.xgboost`."""
+        flavors: dict[str, dict[str, Any]] = {kind: {"data": ".", "code": None}}
+        if kind == "xgboost":
+            flavors[kind] |= {
+                "data": "model.ubj",
+                "model_class": "xgboost.core.Booster",
+                "model_format": "ubj",
+                "xgb_version": _version("xgboost", "xgboost-cpu"),
+            }
+        return self._log_model(run_id, name, folder, flavors, kind, {})
+
+    def log_onnx(self, run_id: str, name: str, onnx_path: Path, row_schema: RowSchema, digest: str) -> str:
+        """The ONNX graph, byte for byte, as a logged model that `mlflow.onnx` loads; its id."""
+        cpu = ["CPUExecutionProvider"]
+        flavor = {"onnx_version": _version("onnx"), "data": "model.onnx", "providers": cpu, "code": None}
+        with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+            shutil.copyfile(onnx_path, Path(folder) / "model.onnx")
+            (Path(folder) / "columns.json").write_text(row_schema.model_dump_json(indent=1), encoding="utf-8")
+            return self._log_model(run_id, name, Path(folder), {"onnx": flavor}, "onnx", {"slipway.onnx": digest})
+
+    def _log_model(
+        self, run_id: str, name: str, folder: Path, flavors: dict[str, dict[str, Any]], kind: str, tags: dict[str, str]
+    ) -> str:
+        from mlflow.entities import LoggedModelOutput  # noqa: PLC0415
+        from mlflow.models import Model  # noqa: PLC0415
+
+        with self._answering(), tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+            experiment = self._client.get_run(run_id).info.experiment_id
+            model = self._client.create_logged_model(experiment, name, run_id, tags, {}, kind)
+            staged = shutil.copytree(folder, Path(scratch) / "model")
+            description = Model(run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location)
+            for flavor, options in flavors.items():
+                description.add_flavor(flavor, **options)
+            description.save(str(staged / "MLmodel"))
+            self._client.log_model_artifacts(model.model_id, str(staged))
+            self._client.finalize_logged_model(model.model_id, "READY")
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+            return str(model.model_id)
+
+    def register(self, name: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> int:
+        """A version of the registered model `name`; the one of the same `slipway.run` when there is one."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        with self._answering():
+            try:
+                self._client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            for found in self._client.search_model_versions(f"name = '{name}' and tags.`{RUN}` = '{tags[RUN]}'"):
+                return int(found.version)
+            created = self._client.create_model_version(
+                name, f"models:/{model_id}", run_id, tags=dict(tags), model_id=model_id
+            )
+            return int(created.version)
+
+    def alias(self, name: str, alias: str) -> int | None:
+        """The version that an alias names, or None."""
+        return self.aliases(name).get(alias)
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Every alias of a registered model and its version; none when the model is not registered."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        with self._answering():
+            try:
+                found = self._client.get_registered_model(name).aliases
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return {}
+                raise
+            return {key: int(version) for key, version in found.items()}
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Move an alias to a version."""
+        with self._answering():
+            self._client.set_registered_model_alias(name, alias, str(version))
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Remove an alias, if it is there."""
+        with self._answering():
+            self._client.delete_registered_model_alias(name, alias)
+
+    def version_tags(self, name: str, version: int) -> dict[str, str]:
+        """Tags of a version."""
+        with self._answering():
+            return dict(self._client.get_model_version(name, str(version)).tags)
+
+    def set_version_tags(self, name: str, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        with self._answering():
+            for key, value in tags.items():
+                self._client.set_model_version_tag(name, str(version), key, value)
+
+
+def _version(*names: str) -> str:
+    for name in names:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"

@@ -1,0 +1,261 @@
+"""Tracking in MLflow: runs, their inputs, parameters, metrics and artifacts (the door to mlflow, with registry.py).
+
+Every method raises Unavailable when the server does not answer (a retry helps), Invalid when it refuses the call.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.errors import Invalid, Unavailable
+from pipeline.refs import DatasetRef
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+    from pipeline.run import Run
+    from pipeline.spec import PipelineSpec
+
+Status = Literal["RUNNING", "FINISHED", "FAILED"]
+RUN, KIND, CANDIDATE, PARENT = "slipway.run", "slipway.kind", "slipway.candidate", "mlflow.parentRunId"
+_BATCH = 1000  # metrics that one log-batch call may hold
+_TAGS = 100  # parameters or tags that one log-batch call may hold
+_DIGEST = 36  # the longest dataset digest that MLflow keeps
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One Optuna trial: `value` is the primary metric (None when it did not finish), `curve` its value by epoch."""
+
+    number: int
+    params: Mapping[str, object]
+    value: float | None
+    state: str
+    seconds: float
+    curve: tuple[float, ...] = ()
+
+
+class Tracking:
+    """The tracking server of `settings.mlflow_uri`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.uri = settings.mlflow_uri
+        for name, value in {**_QUIET, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(settings.timeout_s))}.items():
+            os.environ.setdefault(name, value)
+        import mlflow  # noqa: PLC0415 (a second; only who asks for the registry pays it)
+
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(self.uri)  # the proxy of artifacts resolves its address from here
+        self._client: MlflowClient = mlflow.MlflowClient(self.uri, self.uri)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+        from requests import RequestException  # noqa: PLC0415
+
+        remedy = "start it with `slipway up`, or set SLIPWAY_MLFLOW_URI"
+        try:
+            yield
+        except RequestException as error:
+            raise Unavailable("MLflow does not answer", self.uri, remedy) from error
+        except MlflowException as error:
+            if error.error_code in ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"):
+                raise Invalid(f"MLflow refused: {_first_line(error)}", self.uri, "correct the call") from error
+            raise Unavailable(f"MLflow does not answer: {_first_line(error)}", self.uri, remedy) from error
+
+    def pipeline_run(self, run: Run, spec: PipelineSpec) -> str:
+        """Id of the MLflow run of this pipeline run; created, with spec and description, when first asked for."""
+        with self._answering():
+            experiment = self._experiment(spec.name)
+            found = self._find(experiment, {RUN: run.id, KIND: "pipeline"})
+            if found:
+                if found[0].info.status != "RUNNING":
+                    self._client.update_run(found[0].info.run_id, status="RUNNING")
+                return str(found[0].info.run_id)
+            tags = {
+                RUN: run.id,
+                KIND: "pipeline",
+                "slipway.pipeline": spec.name,
+                "slipway.spec": spec.digest,
+                "mlflow.source.name": str(run.spec_path),
+                "mlflow.note.content": spec.description or f"Pipeline run {run.id} of {spec.name}",
+                **{f"slipway.tag.{tag}": "true" for tag in spec.tags},
+            }
+            created = self._client.create_run(experiment, run_name=run.id, tags=tags)
+            run_id = str(created.info.run_id)
+            self._client.log_text(run_id, spec.model_dump_json(indent=2), "spec/spec.json")
+            if run.spec_path.is_file():
+                self._client.log_artifact(run_id, str(run.spec_path), "spec")
+            self._batch(run_id, params={"task": spec.task.kind, "target": spec.data.target, "seed": spec.seed})
+            return run_id
+
+    def find_pipeline_run(self, run: Run) -> str | None:
+        """Id of the MLflow run of this pipeline run, or None when it has none yet."""
+        with self._answering():
+            experiment = self._client.get_experiment_by_name(run.pipeline)
+            found = self._find(experiment.experiment_id, {RUN: run.id, KIND: "pipeline"}) if experiment else []
+            return str(found[0].info.run_id) if found else None
+
+    def candidate_run(self, run: Run, spec: PipelineSpec, candidate: str) -> str:
+        """Id of a fresh nested run of a candidate; one that an interrupted attempt left is deleted."""
+        parent = self.pipeline_run(run, spec)
+        with self._answering():
+            experiment = self._experiment(spec.name)
+            for old in self._find(experiment, {RUN: run.id, CANDIDATE: candidate}):
+                self._client.delete_run(old.info.run_id)
+            kind = spec.candidate(candidate).kind
+            tags = {RUN: run.id, KIND: "candidate", CANDIDATE: candidate, PARENT: parent, "slipway.model": kind}
+            return str(self._client.create_run(experiment, run_name=candidate, tags=tags).info.run_id)
+
+    def log_trials(self, parent_run_id: str, trials: Sequence[TrialRecord]) -> None:
+        """A nested run for each trial, with its parameters, value and curve; a few at a time."""
+        with self._answering():
+            parent = self._client.get_run(parent_run_id)
+            now = int(time.time() * 1000)
+
+            def log(trial: TrialRecord) -> None:
+                tags = {RUN: parent.data.tags.get(RUN, ""), KIND: "trial", PARENT: parent_run_id}
+                tags["slipway.state"] = trial.state
+                begin = now - int(trial.seconds * 1000)
+                created = self._client.create_run(
+                    parent.info.experiment_id, start_time=begin, tags=tags, run_name=f"trial {trial.number}"
+                )
+                values = {"seconds": trial.seconds} | ({} if trial.value is None else {"value": trial.value})
+                self._batch(created.info.run_id, values, trial.params, series={"validation": trial.curve})
+                self._client.set_terminated(created.info.run_id, "FINISHED", end_time=now)
+
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(log, trials))
+
+    def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
+        """Parameters of a run, in one call."""
+        with self._answering():
+            self._batch(run_id, params=params)
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Metrics of a run, in one call."""
+        with self._answering():
+            self._batch(run_id, metrics, step=step)
+
+    def log_series(self, run_id: str, name: str, values: Sequence[float]) -> None:
+        """A metric by step (an epoch, a round), in calls of a thousand."""
+        with self._answering():
+            self._batch(run_id, series={name: values})
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Tags of a run, in one call."""
+        with self._answering():
+            self._batch(run_id, tags=tags)
+
+    def find_tag(self, run_id: str, key: str) -> str | None:
+        """The value of a run's tag, or None."""
+        with self._answering():
+            value = self._client.get_run(run_id).data.tags.get(key)
+            return None if value is None else str(value)
+
+    def finish(self, run_id: str, status: Status) -> None:
+        """Mark a run as ended."""
+        with self._answering():
+            self._client.set_terminated(run_id, status)
+
+    def log_figure(self, run_id: str, figure: Figure, path: str) -> None:
+        """A matplotlib figure as an image artifact."""
+        with self._answering():
+            self._client.log_figure(run_id, figure, path)
+
+    def log_text(self, run_id: str, text: str, path: str) -> None:
+        """A text artifact."""
+        with self._answering():
+            self._client.log_text(run_id, text, path)
+
+    def log_file(self, run_id: str, file: Path, folder: str = "") -> None:
+        """A file as an artifact, below `folder`."""
+        with self._answering():
+            self._client.log_artifact(run_id, str(file), folder or None)
+
+    def log_dataset(self, run_id: str, dataset: DatasetRef, context: str = "training") -> None:
+        """The snapshot as a dataset input of a run: digest, source, schema and sizes. Logging it twice is once."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
+
+        types = {"number": "double", "boolean": "boolean", "category": "string", "timestamp": "datetime"}
+        columns: list[dict[str, object]] = [
+            {"name": column.name, "type": types[column.kind], "required": False}
+            for column in dataset.row_schema.columns
+        ]
+        target = "double" if dataset.row_schema.task == "regression" else "string"
+        columns.append({"name": dataset.row_schema.target, "type": target, "required": True})
+        entity = Dataset(
+            name=dataset.source.rsplit("/", 1)[-1][-200:] or "rows",
+            digest=dataset.digest[:_DIGEST],
+            source_type="slipway",
+            source=json.dumps({"uri": dataset.source, "key": dataset.key, "sha256": dataset.digest}),
+            schema=json.dumps({"mlflow_colspec": columns}),
+            profile=json.dumps(
+                {"num_rows": dataset.rows, "train_rows": dataset.train_rows, "holdout_rows": dataset.holdout_rows}
+            ),
+        )
+        with self._answering():
+            inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", context)])]
+            self._client.log_inputs(run_id, datasets=inputs)
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        if found := self._client.get_experiment_by_name(name):
+            return str(found.experiment_id)
+        try:
+            return str(self._client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise  # another process came first otherwise
+            return self._experiment(name)
+
+    def _find(self, experiment: str, tags: Mapping[str, str]) -> list[MlflowRun]:
+        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        return list(self._client.search_runs([experiment], condition))
+
+    def _batch(
+        self,
+        run_id: str,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+        series: Mapping[str, Sequence[float]] | None = None,
+        step: int = 0,
+    ) -> None:
+        """All of it in as few calls as MLflow's limits allow (one call a metric is twenty times slower)."""
+        from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415
+
+        now = int(time.time() * 1000)
+        points = [Metric(key, float(value), now, step) for key, value in (metrics or {}).items()]
+        for key, values in (series or {}).items():
+            points += [Metric(key, float(value), now, at) for at, value in enumerate(values)]
+        pairs = [Param(key, str(value)) for key, value in (params or {}).items()]
+        labels = [RunTag(key, str(value)) for key, value in (tags or {}).items()]
+        while points or pairs or labels:
+            self._client.log_batch(run_id, points[: _BATCH - 2 * _TAGS], pairs[:_TAGS], labels[:_TAGS])
+            points, pairs, labels = points[_BATCH - 2 * _TAGS :], pairs[_TAGS:], labels[_TAGS:]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:300]
