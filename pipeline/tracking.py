@@ -258,4 +258,6 @@ class Tracking:
 
 
 def _first_line(error: Exception) -> str:
+    if "HTTPConnectionPool" in str(error) or "HTTPSConnectionPool" in str(error):
+        return "no connection"
     return (str(error).strip().splitlines() or ["no reason given"])[0][:300]
