@@ -15,7 +15,7 @@ import psutil
 import typer
 from pydantic import ValidationError
 
-from pipeline.errors import Invalid, SlipwayError
+from pipeline.errors import Invalid, Rejected, SlipwayError
 from pipeline.frozen import Frozen
 from pipeline.graph import Task, step_named
 from pipeline.run import Envelope, Run
@@ -38,7 +38,11 @@ def execute(function: StepFunction, spec: PipelineSpec, run: Run, started: float
         run.log.info("%s: already done in this run", task.key)
         return step.produces.model_validate_json(done.ref)
     begin = time.time() if started is None else started
-    ref = function(**_arguments(function, spec, run))
+    try:
+        ref = function(**_arguments(function, spec, run))
+    except (Invalid, Rejected) as error:
+        _close(run, error)
+        raise
     envelope = Envelope(
         task=task.key,
         kind=type(ref).__name__,
@@ -49,6 +53,18 @@ def execute(function: StepFunction, spec: PipelineSpec, run: Run, started: float
     )
     run.store.write(f"{run.key}/{task.key}.json", envelope.model_dump_json(indent=1).encode())
     return ref
+
+
+def _close(run: Run, error: Invalid | Rejected) -> None:
+    """Tell MLflow that the run has ended here, and why; no retry follows. Its silence hides nothing of the error."""
+    if run.envelope("snapshot") is None:
+        return  # the run has nothing in MLflow yet
+    try:
+        if run_id := run.registry.find_pipeline_run(run):
+            run.registry.set_tags(run_id, {"slipway.outcome": error.title, "slipway.reason": str(error)[:5000]})
+            run.registry.finish(run_id, "FINISHED" if isinstance(error, Rejected) else "FAILED")
+    except SlipwayError as silence:
+        run.log.warning("MLflow was not told of the end of the run: %s", silence)
 
 
 def _arguments(function: StepFunction, spec: PipelineSpec, run: Run) -> dict[str, object]:
