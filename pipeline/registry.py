@@ -13,9 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.columns import RowSchema
+from pipeline.errors import Invalid
+from pipeline.frozen import Frozen
 from pipeline.tracking import RUN, Tracking, TrialRecord
 
 __all__ = ["Registry", "TrialRecord"]
+
+
+class Version(Frozen):
+    """A version in the registry, with the MLflow run that made it."""
+
+    name: str
+    version: int
+    run_id: str
+    tags: dict[str, str]
 
 
 class Registry(Tracking):
@@ -105,10 +116,22 @@ class Registry(Tracking):
         with self._answering():
             self._client.delete_registered_model_alias(name, alias)
 
-    def version_tags(self, name: str, version: int) -> dict[str, str]:
-        """Tags of a version."""
+    def version(self, name: str, version: int) -> Version:
+        """A version of a registered model. Raises Invalid when there is none."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
         with self._answering():
-            return dict(self._client.get_model_version(name, str(version)).tags)
+            try:
+                found = self._client.get_model_version(name, str(version))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                raise Invalid(f"there is no version {version} of {name!r}", self.uri, "see `slipway status`") from error
+        return Version(name=name, version=version, run_id=str(found.run_id), tags=dict(found.tags))
+
+    def version_tags(self, name: str, version: int) -> dict[str, str]:
+        """Tags of a version. Raises Invalid when there is no such version."""
+        return self.version(name, version).tags
 
     def set_version_tags(self, name: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""

@@ -112,10 +112,17 @@ class Tracking:
 
     def find_pipeline_run(self, run: Run) -> str | None:
         """Id of the MLflow run of this pipeline run, or None when it has none yet."""
+        url = self.run_url(run)
+        return url.rsplit("/", 1)[-1] if url else None
+
+    def run_url(self, run: Run) -> str | None:
+        """Address of the pipeline run's page in the MLflow UI, or None when it has none."""
         with self._answering():
             experiment = self._client.get_experiment_by_name(run.pipeline)
             found = self._find(experiment.experiment_id, {RUN: run.id, KIND: "pipeline"}) if experiment else []
-            return str(found[0].info.run_id) if found else None
+            if not found:
+                return None
+            return f"{self.uri}/#/experiments/{experiment.experiment_id}/runs/{found[0].info.run_id}"
 
     def candidate_run(self, run: Run, spec: PipelineSpec, candidate: str) -> str:
         """Id of a fresh nested run of a candidate; one that an interrupted attempt left is deleted."""

@@ -1,0 +1,1 @@
+"""The commands of `slipway`, by subject; `pipeline.cli` puts them together."""

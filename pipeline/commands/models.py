@@ -1,0 +1,59 @@
+"""What serves: predict, lineage, rollback."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.lineage import trace
+from pipeline.registry import Registry
+from pipeline.terminal import Json, room, session
+
+Model = Annotated[str, typer.Argument(help="name of the model, which is the spec's", show_default=False)]
+
+
+def predict(
+    model: Model,
+    data: Annotated[str, typer.Argument(help="CSV, Parquet or JSON file with rows; - reads JSON rows from stdin")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="write a CSV instead of printing")] = None,
+    json: Json = False,
+) -> None:
+    """Ask the serving champion for answers."""
+    with session(json) as this:
+        frame = room("serving.predict:read_request")(data)
+        answers = room("serving.predict:predict")(this.settings, model, frame)
+        if out is not None:
+            answers.to_csv(out, index=False)
+            this.result(
+                {"rows": len(answers), "file": str(out)}, lambda: this.console.print(f"{len(answers)} answers in {out}")
+            )
+        else:
+            this.result(
+                {"model": model, "answers": answers.to_dict("records")},
+                lambda: sys.stdout.write(answers.to_csv(index=False)),  # type: ignore[arg-type]
+            )
+
+
+def lineage(
+    model: Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/VERSION", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Trace a version to its run, data, checks and gates, and to where it serves (default: the champion)."""
+    with session(json) as this:
+        found = trace(this.settings, Registry(this.settings), model)
+        this.result(found.model_dump(mode="json"), lambda: this.console.print(found.tree()))
+
+
+def rollback(model: Model, json: Json = False) -> None:
+    """Move traffic and the alias champion back to the version that was kept."""
+    with session(json) as this:
+        end = room("serving.rollback:rollback")(this.settings, Registry(this.settings), model)
+        this.result(
+            end.model_dump(mode="json"),
+            lambda: this.console.print(
+                f"{end.name}: version {end.version} serves; version {end.previous} was taken back"
+            ),
+        )
