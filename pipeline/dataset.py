@@ -10,6 +10,8 @@ from pipeline.refs import DatasetRef
 from pipeline.run import Run
 from pipeline.spec import Split
 
+_GOLDEN, _MASK = 0x9E3779B97F4A7C15, 0xFFFFFFFFFFFFFFFF
+
 
 def read_rows(run: Run, dataset: DatasetRef) -> pd.DataFrame:
     """Every row and column of the snapshot, in the snapshot's order.
@@ -24,15 +26,29 @@ def read_rows(run: Run, dataset: DatasetRef) -> pd.DataFrame:
 def held_out(frame: pd.DataFrame, split: Split) -> npt.NDArray[np.bool_]:
     """(rows,) bool: by the hash of each row's content, so equal rows fall on one side, in every later snapshot too.
 
-    The hash is mixed with the seed by the finaliser of SplitMix64 (Steele et al., OOPSLA 2014).
+    A column's values are hashed as what they are (float64, microseconds, text), never by how a reader stored them;
+    columns and seed are mixed by the finaliser of SplitMix64 (Steele et al., OOPSLA 2014).
     """
-    plain = frame.astype("object").where(frame.notna(), "")
-    content = pd.util.hash_pandas_object(plain.map(str), index=False).to_numpy(dtype=np.uint64)
-    mixed = content + np.uint64((split.seed + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed / np.float64(2**64) < split.holdout
+    state = np.full(len(frame), (split.seed + 1) * _GOLDEN & _MASK, dtype=np.uint64)
+    for name in frame.columns:
+        state = _mix(state ^ _hashes(frame[name])) + np.uint64(_GOLDEN)
+    return np.asarray(_mix(state) / np.float64(2**64) < split.holdout)
+
+
+def _hashes(series: pd.Series) -> npt.NDArray[np.uint64]:
+    if pd.api.types.is_datetime64_any_dtype(series.dtype):
+        return series.dt.tz_localize(None).to_numpy(dtype="datetime64[us]").view(np.uint64)
+    if pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_bool_dtype(series.dtype):
+        numbers = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0  # -0.0 is 0.0
+        return np.where(np.isnan(numbers), np.uint64(1), numbers.view(np.uint64))
+    text = series.astype("object").where(series.notna(), "").map(str)
+    return np.asarray(pd.util.hash_array(text.to_numpy(dtype=object)), dtype=np.uint64)
+
+
+def _mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
 
 
 def split_rows(run: Run, dataset: DatasetRef, split: Split) -> tuple[pd.DataFrame, pd.DataFrame]:
