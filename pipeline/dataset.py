@@ -37,7 +37,8 @@ def held_out(frame: pd.DataFrame, split: Split) -> npt.NDArray[np.bool_]:
 
 def _hashes(series: pd.Series) -> npt.NDArray[np.uint64]:
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
-        return series.dt.tz_localize(None).to_numpy(dtype="datetime64[us]").view(np.uint64)
+        stamps = series.dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
+        return np.asarray(stamps.view(np.uint64), dtype=np.uint64)
     if pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_bool_dtype(series.dtype):
         numbers = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0  # -0.0 is 0.0
         return np.where(np.isnan(numbers), np.uint64(1), numbers.view(np.uint64))

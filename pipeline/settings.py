@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     triton_grpc_port: int = Field(default=8001, ge=1, le=65535)
     triton_metrics_port: int = Field(default=8002, ge=1, le=65535)
     triton_dir: Path = Field(default=Path(), description="installed tritonserver (default: <root>/.triton)")
+    threads: int = Field(default=0, ge=0, description="threads of a fit (0: one for each core)")
     timeout_s: float = Field(default=30.0, gt=0, description="deadline for one call to an outside server")
 
     def model_post_init(self, _: object) -> None:

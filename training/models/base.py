@@ -1,0 +1,91 @@
+"""What every trainer offers: fit within a trial, answer from a matrix, keep itself without a pickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.refs import LoggedModelRef
+from pipeline.run import Run
+from pipeline.tensors import Tensors
+from training.features import Features
+
+Floats = npt.NDArray[np.float32]
+Params = dict[str, float | int | str | bool]
+FEATURES_FILE = "features.json"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Matrices (rows, width) float32 and targets (rows,) float64; without a validation part there is no early stop."""
+
+    x: Floats
+    y: npt.NDArray[np.float64]
+    x_valid: Floats | None = None
+    y_valid: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model, the length that early stopping chose (rounds or epochs), and its validation loss by step."""
+
+    model: Model
+    length: int
+    curve: tuple[float, ...] = field(default=())
+
+
+class Model(Protocol):
+    """A fitted model in its native form."""
+
+    def predict(self, matrix: Floats) -> Floats:
+        """(rows, width) -> (rows, outputs): probabilities of the classes, or the prediction."""
+
+    def save(self, folder: Path) -> None:
+        """Write the files of the model; nothing pickled."""
+
+
+class Trainer(Protocol):
+    """A family of models: its parameters' defaults and ranges, and how one is fitted."""
+
+    def defaults(self) -> Params:
+        """The parameters of the first trial."""
+
+    def suggest(self, trial: Any) -> Params:
+        """The parameters of an Optuna trial."""
+
+    def fit(self, fold: Fold, params: Params, seed: int, length: int | None, deadline: float | None) -> Fitted:
+        """Fit; `length` fixes rounds or epochs, `deadline` (time.monotonic) ends the fit early."""
+
+
+@dataclass(frozen=True)
+class Native:
+    """A stored candidate: raw tensors to answers, as it was trained."""
+
+    features: Features
+    model: Model
+
+    def predict(self, tensors: Tensors) -> Floats:
+        """(rows, outputs) float32 from request tensors."""
+        return self.model.predict(self.features.matrix(tensors))
+
+
+def load_model(kind: str, folder: Path) -> Model:
+    """The model in `folder`. Raises FileNotFoundError when there is none."""
+    if kind == "xgboost":
+        from training.models.boosted import Boosted  # noqa: PLC0415 (only the library that is used is loaded)
+
+        return Boosted.load(folder)
+    from training.models.network import Neural  # noqa: PLC0415
+
+    return Neural.load(folder)
+
+
+def load_candidate(run: Run, ref: LoggedModelRef) -> Native:
+    """A candidate from the store. Raises Unavailable when the store does not answer (a retry helps)."""
+    with run.store.local(ref.key) as folder:
+        features = Features.model_validate_json((folder / FEATURES_FILE).read_bytes())
+        return Native(features, load_model(ref.kind, folder))
