@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from training.models.base import Floats
 
 MODEL_FILE, META_FILE = "model.safetensors", "model.json"
-MEMBERS = 16  # perceptrons that share weights
+MEMBERS = 8  # perceptrons that share weights
 PREDICT_ROWS = 8192
 
 

@@ -1,4 +1,4 @@
-"""Fitting TabM: each member learns for itself, early stopping on the answer of all; CUDA and bf16 where there are any."""
+"""Fitting TabM: each member learns for itself, early stopping on the answer of all; CUDA and bf16 where they are."""
 
 from __future__ import annotations
 
@@ -173,8 +173,8 @@ class NeuralTrainer:
 
 
 def _batches(rows: int, shuffle: torch.Generator) -> Iterator[Tensor]:
-    """Shuffled row numbers, about fifty batches an epoch, between 32 and 1024 rows each."""
-    size = int(np.clip(2 ** round(np.log2(max(rows / 50, 1))), 32, 1024))
+    """Shuffled row numbers, about thirty batches an epoch, between 32 and 1024 rows each."""
+    size = int(np.clip(2 ** round(np.log2(max(rows / 30, 1))), 32, 1024))
     order = torch.randperm(rows, generator=shuffle)
     for at in range(0, rows, size):
         yield order[at : at + size]

@@ -1,0 +1,100 @@
+"""Step train: tune and fit one candidate on the training rows, and keep it natively, with no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from pipeline.dataset import split_rows
+from pipeline.digest import digest_json, digest_tree
+from pipeline.errors import Problem, Rejected
+from pipeline.refs import CheckReport, DatasetRef, LoggedModelRef
+from pipeline.run import Run
+from pipeline.spec import PipelineSpec, XGBoost
+from pipeline.step import main
+from pipeline.target import encode_target
+from pipeline.tensors import to_tensors
+from training.features import Features, fit_features
+from training.models.base import FEATURES_FILE, Fold, Model, Trainer
+from training.tune import tune
+
+CURVE = "learning_curve"
+
+
+def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run) -> LoggedModelRef:
+    """Tune and fit a candidate.
+
+    Raises:
+        Rejected: the checks refused the rows.
+        Invalid: a device is missing, or nothing could be fitted. A retry does not help.
+        Unavailable: store or MLflow do not answer. A retry helps.
+    """
+    if not checks.passed:
+        critical = [failure for failure in checks.failures if failure.severity == "critical"]
+        raise Rejected(
+            [Problem(failure.message, f"check {failure.expectation}", "mend the data") for failure in critical]
+        )
+    candidate = spec.candidate(str(run.candidate))
+    rows, _ = split_rows(run, dataset, spec.split)
+    features = fit_features(rows, dataset.row_schema)
+    x = features.matrix(to_tensors(rows, dataset.row_schema, "snapshot"))
+    y = encode_target(rows, dataset.row_schema)
+    run_id = run.registry.candidate_run(run, spec, candidate.name)
+    run.registry.log_dataset(run_id, dataset)
+
+    begin = time.monotonic()
+    trainer = _trainer(candidate, features, run.settings.threads or os.cpu_count() or 1)
+    tuned = tune(trainer, candidate, dataset.row_schema, x, y, spec.primary, spec.seed, run.log)
+    fitted = trainer.fit(Fold(x, y), tuned.params, spec.seed, tuned.length, None)
+    fit_s = time.monotonic() - begin
+    run.log.info("%s: fitted on %d rows, %d trials, %.1f s", candidate.name, len(y), len(tuned.trials), fit_s)
+
+    with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+        folder = Path(scratch)
+        _save(fitted.model, features, folder)
+        digest = digest_json(digest_tree(folder))
+        key = f"models/{digest}"
+        run.store.put(folder, key)
+        model_id = run.registry.log_native(run_id, candidate.name, folder, candidate.kind)
+    run.registry.log_params(
+        run_id, {**tuned.params, "length": tuned.length, "folds": tuned.folds, "kind": candidate.kind}
+    )
+    run.registry.log_metrics(run_id, {f"validation_{spec.primary}": tuned.value, "fit_s": fit_s})
+    best = max((trial for trial in tuned.trials if trial.value == tuned.value), key=lambda trial: len(trial.curve))
+    run.registry.log_series(run_id, CURVE, best.curve)
+    run.registry.log_trials(run_id, tuned.trials)
+    return LoggedModelRef(
+        candidate=candidate.name,
+        kind=candidate.kind,
+        key=key,
+        digest=digest,
+        model_id=model_id,
+        run_id=run_id,
+        params=tuned.params,
+        validation=tuned.value,
+        trials=len(tuned.trials),
+        fit_s=round(fit_s, 3),
+    )
+
+
+def _trainer(candidate: object, features: Features, threads: int) -> Trainer:
+    """The trainer of the candidate's kind; only its library is loaded."""
+    if isinstance(candidate, XGBoost):
+        from training.models.boosted import BoostedTrainer  # noqa: PLC0415
+
+        return BoostedTrainer.of(candidate, features, threads)
+    from training.models.neural import NeuralTrainer  # noqa: PLC0415
+
+    return NeuralTrainer.of(candidate, features, threads)  # type: ignore[arg-type]
+
+
+def _save(model: Model, features: Features, folder: Path) -> None:
+    model.save(folder)
+    (folder / FEATURES_FILE).write_text(json.dumps(features.model_dump(mode="json"), indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(train)
