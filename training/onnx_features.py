@@ -13,7 +13,7 @@ from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP
 from pipeline.tensors import MISSING_TIMESTAMP
 from training.features import CLOCK, Features
 
-OPSET, ML_OPSET, IR_VERSION = 18, 3, 8  # what every server of the last years reads
+IR_VERSION = 8  # read by ONNX Runtime since 1.11
 MATRIX = "matrix"
 ROWS = "rows"
 
@@ -38,10 +38,10 @@ class _Graph:
         return name
 
 
-def features_graph(features: Features) -> ModelProto:
-    """numeric (rows, n) float32, categorical (rows, m) string, timestamp (rows, t) int64 -> matrix (rows, width) float32.
+def features_graph(features: Features, opset: int, ml_opset: int) -> ModelProto:
+    """The request tensors (those for which the schema has columns) -> matrix (rows, width) float32.
 
-    Only the inputs for which the schema has columns are there.
+    numeric (rows, n) float32, categorical (rows, m) string, timestamp (rows, t) int64.
     """
     schema = features.row_schema
     graph = _Graph()
@@ -57,7 +57,7 @@ def features_graph(features: Features) -> ModelProto:
         parts += [_codes(graph, at, features.categories[name]) for at, name in enumerate(schema.categorical)]
     graph.nodes.append(helper.make_node("Concat", parts, [MATRIX], name="features_concat", axis=1))
     output = helper.make_tensor_value_info(MATRIX, TensorProto.FLOAT, [ROWS, len(features.names)])
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", ml_opset)]
     proto = helper.make_graph(graph.nodes, "features", inputs, [output], graph.constants)
     return helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="slipway")
 
