@@ -44,7 +44,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-.triton/.ready: serving/server_files/requirements.txt $(VENV)/.ready
+.triton/.ready: $(wildcard serving/server_files/*) serving/install.py $(VENV)/.ready
 	$(BIN)/python -m serving.install
 	touch $@
 

@@ -1,0 +1,136 @@
+"""The embedded tritonserver as programs of the stack: the one that serves, and one for each challenger."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sys
+import sysconfig
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from pipeline.errors import Invalid
+from pipeline.program import Program
+from pipeline.settings import Settings
+
+SERVING = "triton"
+EXIT_S = 10  # seconds that requests in flight get at the end
+SHM = Path("/dev/shm")  # noqa: S108 (where Triton's Python backend keeps its shared memory)
+
+
+def repository(settings: Settings) -> Path:
+    """The model repository of the serving Triton."""
+    return settings.home / "serving" / "repository"
+
+
+def program(settings: Settings) -> Program:
+    """The serving Triton: explicit control, and after a restart whatever its repository holds."""
+    ports = {
+        "triton_http_port": settings.triton_http_port,
+        "triton_grpc_port": settings.triton_grpc_port,
+        "triton_metrics_port": settings.triton_metrics_port,
+    }
+    return _program(settings, SERVING, repository(settings), ports)
+
+
+def challenger_program(settings: Settings, name: str, version: int, models: Path) -> tuple[Program, str, str]:
+    """A server of its own for a challenger, on free ports: (program, HTTP host:port, gRPC host:port)."""
+    http, grpc, metrics = free_ports(settings.host, 3)
+    ports = {"http": http, "grpc": grpc, "metrics": metrics}
+    challenger = _program(settings, f"challenger-{name}-{version}", models, ports)
+    return challenger, f"{settings.host}:{http}", f"{settings.host}:{grpc}"
+
+
+def free_ports(host: str, count: int) -> tuple[int, ...]:
+    """Ports that nobody listens on now; all are held until all are found, so they differ."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((host, 0))
+        return tuple(int(one.getsockname()[1]) for one in sockets)
+
+
+def libpython() -> Path:
+    """The shared library of this Python, which the backend's stub links.
+
+    Raises:
+        Invalid: there is none. A retry does not help.
+    """
+    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+    folders = [
+        sysconfig.get_config_var("LIBDIR") or "",
+        str(Path(sys.base_prefix) / "lib"),
+        f"/usr/lib/{os.uname().machine}-linux-gnu",
+        "/usr/lib64",
+    ]
+    for folder in folders:
+        if folder and (Path(folder) / name).is_file():
+            return Path(folder) / name
+    package = name.split(".so", maxsplit=1)[0]
+    raise Invalid(f"{name} is not here", ", ".join(filter(None, folders)), f"`apt-get install {package}`")
+
+
+def _program(settings: Settings, name: str, models: Path, ports: dict[str, int]) -> Program:
+    root = settings.triton_dir
+    server = root / "server" / "pytriton" / "tritonserver"
+    http, grpc, metrics = ports.values()
+    prefix = _shm_prefix(settings, name)
+    host = settings.host
+    argv = (
+        str(server / "bin" / "tritonserver"),
+        f"--model-repository={models}",
+        f"--backend-directory={root / 'backends'}",
+        f"--cache-directory={server / 'caches'}",
+        f"--http-address={host}",
+        f"--http-port={http}",
+        f"--grpc-address={host}",
+        f"--grpc-port={grpc}",
+        f"--metrics-address={host}",
+        f"--metrics-port={metrics}",
+        "--model-control-mode=explicit",
+        "--load-model=*",
+        "--exit-on-error=false",  # one model that fails must not take the others down
+        "--strict-readiness=false",
+        f"--exit-timeout-secs={EXIT_S}",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+        "--log-info=false",
+    )
+    libraries = (root / "server" / "nvidia_pytriton.libs", _library_folder())
+    return Program(
+        name=name,
+        argv=argv,
+        env={
+            "LD_LIBRARY_PATH": os.pathsep.join(str(folder) for folder in libraries),
+            "PATH": os.pathsep.join([str(root / "env" / "bin"), "/usr/local/bin", "/usr/bin", "/bin"]),
+            "OMP_NUM_THREADS": "1",
+        },
+        ports=ports,
+        ready_url=f"http://{host}:{http}/v2/health/ready",
+        ready_timeout_s=60,
+        stop_timeout_s=EXIT_S + 5,
+        prepare=partial(_prepare, root, models, prefix),
+    )
+
+
+def _prepare(root: Path, models: Path, prefix: str) -> None:
+    """Folders, and no shared memory of a server that was killed."""
+    if not (root / "backends" / "onnxruntime" / "model.py").is_file():
+        raise Invalid("tritonserver is not installed", str(root), "run `make env` (or `python -m serving.install`)")
+    libpython()
+    models.mkdir(parents=True, exist_ok=True)
+    for stale in SHM.glob(f"{prefix}*"):
+        stale.unlink(missing_ok=True)
+
+
+def _library_folder() -> str:
+    try:
+        return str(libpython().parent)
+    except Invalid:
+        return ""  # said when the program is prepared
+
+
+def _shm_prefix(settings: Settings, name: str) -> str:
+    """A name in shared memory that no other server of this machine has; Triton allows few characters."""
+    return "slipway_" + hashlib.sha256(f"{settings.home}/{name}".encode()).hexdigest()[:16]

@@ -1,0 +1,142 @@
+"""Triton over gRPC: control, health by real answers, inference. The one importer of tritonclient."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from pipeline.errors import Invalid, Unavailable
+from pipeline.tensors import Tensors
+
+Floats = npt.NDArray[np.float32]
+LOAD_TIMEOUT_S = 120.0  # a large graph takes its time
+_OURS = ("StatusCode.INVALID_ARGUMENT", "StatusCode.NOT_FOUND", "StatusCode.UNIMPLEMENTED")
+
+
+class TritonClient:
+    """A connection to one server; safe to share among threads.
+
+    Raises:
+        Unavailable: the server, or the model's process, does not answer. A retry helps.
+        Invalid: the server refuses the call (an unknown model, a wrong shape). A retry does not help.
+    """
+
+    def __init__(self, address: str, timeout_s: float) -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        self._client = grpc.InferenceServerClient(address)
+
+    def __enter__(self) -> TritonClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    @contextmanager
+    def _answering(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except InferenceServerException as error:
+            message = " ".join(str(error.message()).split())[:400]
+            if error.status() in _OURS:
+                raise Invalid(f"{what}: Triton refuses: {message}", self.address, "correct the request") from error
+            remedy = "start it with `slipway up`, or wait for it"
+            raise Unavailable(f"{what}: Triton does not answer: {message}", self.address, remedy) from error
+
+    def ready(self) -> bool:
+        """Whether the server says that it is ready."""
+        try:
+            return bool(self._client.is_server_ready(client_timeout=self.timeout_s))
+        except InferenceServerException:
+            return False
+
+    def model_ready(self, name: str, version: str = "") -> bool:
+        """Whether the server says that the model is loaded. It says so of a dead process too: ask it a row."""
+        try:
+            return bool(self._client.is_model_ready(name, version, client_timeout=self.timeout_s))
+        except InferenceServerException:
+            return False
+
+    def load(self, name: str) -> None:
+        """Load or reload a model from the repository; on failure the loaded version serves on."""
+        with self._answering(f"load of {name}"):
+            try:
+                self._client.load_model(name, client_timeout=LOAD_TIMEOUT_S)
+            except InferenceServerException as error:
+                if error.status() == "StatusCode.INTERNAL":  # a model that cannot be loaded, not a server in trouble
+                    raise Invalid(f"Triton cannot load {name}: {error.message()}"[:600], self.address) from error
+                raise
+
+    def unload(self, name: str) -> None:
+        """Unload a model, if it is loaded."""
+        with self._answering(f"unload of {name}"):
+            self._client.unload_model(name, client_timeout=self.timeout_s)
+
+    def model_config(self, name: str, version: str = "") -> dict[str, Any]:
+        """The configuration that is loaded, as JSON."""
+        with self._answering(f"configuration of {name}"):
+            found = self._client.get_model_config(name, version, as_json=True, client_timeout=self.timeout_s)
+            return dict(found["config"])
+
+    def parameters(self, name: str, version: str = "") -> dict[str, str]:
+        """The `parameters` of the loaded configuration."""
+        found = self.model_config(name, version).get("parameters", {})
+        return {key: str(value.get("string_value", "")) for key, value in found.items()}
+
+    def index(self) -> list[dict[str, str]]:
+        """Every model version of the repository with its state and the reason of a failure."""
+        with self._answering("the repository's index"):
+            found = self._client.get_model_repository_index(as_json=True, client_timeout=self.timeout_s)
+            return [dict(item) for item in found.get("models", [])]
+
+    def infer(self, name: str, tensors: Tensors, output: str, version: str = "") -> Floats:
+        """(rows, width) float32: the model's answer to one request."""
+        with self._answering(f"inference of {name}"):
+            result = self._client.infer(
+                name,
+                [_input(key, value) for key, value in tensors.items()],
+                model_version=version,
+                outputs=[grpc.InferRequestedOutput(output)],
+                client_timeout=self.timeout_s,
+            )
+        answer = result.as_numpy(output)
+        if answer is None:
+            raise Unavailable(f"{name} answered without {output!r}", self.address, "look at the server's log")
+        return np.asarray(answer, dtype=np.float32)
+
+    def replay(self, name: str, tensors: Tensors, output: str, version: str = "", batch: int = 256) -> Floats:
+        """(rows, width) float32: every row's answer, in order, in requests of `batch` rows."""
+        rows = len(next(iter(tensors.values())))
+        parts = [
+            self.infer(name, {key: value[at : at + batch] for key, value in tensors.items()}, output, version)
+            for at in range(0, rows, batch)
+        ]
+        return np.concatenate(parts)
+
+
+def _input(name: str, value: npt.NDArray[np.generic]) -> Any:
+    tensor = grpc.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
+    tensor.set_data_from_numpy(value)
+    return tensor
+
+
+def parse_config(text: str) -> dict[str, Any]:
+    """A config.pbtxt as JSON, read by Triton's own schema. Raises Invalid with the line when it is none."""
+    from google.protobuf import json_format, text_format  # noqa: PLC0415
+    from tritonclient.grpc import model_config_pb2  # noqa: PLC0415
+
+    try:
+        message = text_format.Parse(text, model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise Invalid(f"not a model configuration: {error}", "config.pbtxt", "make it anew") from error
+    return dict(json.loads(json_format.MessageToJson(message, preserving_proto_field_name=True)))
