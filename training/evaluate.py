@@ -7,7 +7,7 @@ import io
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP
+from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP, RowSchema
 from pipeline.dataset import split_rows
 from pipeline.metrics import better, scores
 from pipeline.refs import CandidateScore, DatasetRef, Evaluation, OnnxRef
@@ -16,53 +16,53 @@ from pipeline.spec import LOWER_IS_BETTER, Metric, PipelineSpec
 from pipeline.step import main
 from pipeline.target import encode_target
 from pipeline.tensors import Tensors, to_tensors
-from training.parity import Floats, OnnxModel
-from training.plots import figures, importance
+from training.onnx_session import OnnxModel
+from training.parity import Floats
+from training.plots import comparison, figures, importance
 
-SHUFFLED_ROWS = 500  # enough to rank columns, few enough to take a second
+Target = npt.NDArray[np.float64]
+SHUFFLED_ROWS, SHUFFLED_CELLS = 1000, 50_000  # enough to rank columns, few enough to take a second
 
 
 def evaluate(spec: PipelineSpec, dataset: DatasetRef, onnx: tuple[OnnxRef, ...], run: Run) -> Evaluation:
-    """Compare the candidates; a candidate that failed parity cannot win.
+    """Compare the candidates; one that failed parity, or has no primary metric, cannot win.
 
     Raises:
         Unavailable: store or MLflow do not answer. A retry helps.
     """
+    schema = dataset.row_schema
     _, rows = split_rows(run, dataset, spec.split)
-    target = encode_target(rows, dataset.row_schema)
+    target = encode_target(rows, schema)
     answers = {ref.candidate: _answers(run, ref) for ref in onnx if ref.passed}
-    scored: list[CandidateScore] = []
-    winner: str | None = None
-    for ref in onnx:
-        if not ref.passed:
-            reasons = "; ".join(f"{case.name}: {case.message}" for case in ref.cases if not case.passed)
-            scored.append(_score(ref, False, f"ONNX differs from the model ({reasons})", {}))
-            continue
-        found = scores(dataset.row_schema, target, answers[ref.candidate])
-        if spec.primary not in found:
-            scored.append(_score(ref, False, f"{spec.primary} is undefined on the held-out rows", found))
-            continue
-        best = next((score.metrics[spec.primary] for score in scored if score.candidate == winner), None)
-        if best is None or better(spec.primary, found[spec.primary], best):
-            winner = ref.candidate
-        scored.append(_score(ref, True, "", found))
-    scored = [
-        score.model_copy(update={"reason": "winner" if score.candidate == winner else "beaten"})
-        if score.passed
-        else score
-        for score in scored
-    ]
+    scored = [_score(spec.primary, schema, target, ref, answers.get(ref.candidate)) for ref in onnx]
+    winner = _winner(spec.primary, scored)
+    scored = [_reasoned(score, winner) for score in scored]
     result = Evaluation(primary=spec.primary, scores=tuple(scored), winner=winner, dataset_digest=dataset.digest)
-    _log(spec, dataset, run, onnx, result, target, answers, to_tensors(rows, dataset.row_schema))
+    tensors = to_tensors(rows, schema, "snapshot")
+    for ref, score in zip(onnx, result.scores, strict=True):
+        _log_candidate(spec, run, ref, score)
+        if score.passed:
+            model = OnnxModel(run.store.read(ref.key), run.settings.threads)
+            loss = shuffled_importance(model, schema, tensors, target, spec.primary, spec.seed)
+            drawn = figures(schema, target, {ref.candidate: answers[ref.candidate]})
+            drawn |= {"importance": importance(loss, spec.primary, ref.candidate)} if loss else {}
+            for name, figure in drawn.items():
+                run.registry.log_figure(ref.run_id, figure, f"plots/{name}.png")
+        run.registry.finish(ref.run_id, "FINISHED" if score.passed else "FAILED")
+    _log_pipeline(spec, run, schema, target, result, answers)
     return result
 
 
 def shuffled_importance(
-    model: OnnxModel, dataset: DatasetRef, tensors: Tensors, target: npt.NDArray[np.float64], metric: Metric, seed: int
+    model: OnnxModel, schema: RowSchema, tensors: Tensors, target: Target, metric: Metric, seed: int
 ) -> dict[str, float]:
-    """Loss of the metric when a column's values are shuffled among rows (Breiman 2001), by column."""
-    schema = dataset.row_schema
-    take = np.random.default_rng(seed).permutation(len(target))[:SHUFFLED_ROWS]
+    """How much worse the metric gets when a column's values are shuffled among rows (Breiman 2001), by column.
+
+    On as many rows as take about a second; empty when they cannot answer the metric.
+    """
+    count = int(np.clip(SHUFFLED_CELLS // len(schema.columns), 50, SHUFFLED_ROWS))
+    draw = np.random.default_rng(seed)
+    take = draw.permutation(len(target))[:count]
     some, truth = {name: value[take] for name, value in tensors.items()}, target[take]
     base = scores(schema, truth, model.predict(some)).get(metric)
     if base is None:
@@ -72,14 +72,9 @@ def shuffled_importance(
     for tensor, names in ((NUMERIC, schema.numeric), (CATEGORICAL, schema.categorical), (TIMESTAMP, schema.timestamp)):
         for at, name in enumerate(names):
             bent = {**some, tensor: some[tensor].copy()}
-            bent[tensor][:, at] = np.random.default_rng(seed + at).permutation(bent[tensor][:, at])
-            worse = scores(schema, truth, model.predict(bent)).get(metric, base)
-            found[name] = sign * (worse - base)
+            bent[tensor][:, at] = draw.permutation(bent[tensor][:, at])
+            found[name] = sign * (scores(schema, truth, model.predict(bent)).get(metric, base) - base)
     return found
-
-
-def _score(ref: OnnxRef, passed: bool, reason: str, metrics: dict[str, float]) -> CandidateScore:
-    return CandidateScore(candidate=ref.candidate, passed=passed, reason=reason, metrics=metrics)
 
 
 def _answers(run: Run, ref: OnnxRef) -> Floats:
@@ -87,38 +82,59 @@ def _answers(run: Run, ref: OnnxRef) -> Floats:
         return np.asarray(arrays["onnx"], dtype=np.float32)
 
 
-def _log(
+def _score(primary: Metric, schema: RowSchema, target: Target, ref: OnnxRef, answer: Floats | None) -> CandidateScore:
+    if answer is None:
+        wrong = [f"{case.name}: {case.message}" for case in ref.cases if not case.passed]
+        more = f"; {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        reason = f"the ONNX graph is not the model ({'; '.join(wrong[:3])}{more})"
+        return CandidateScore(candidate=ref.candidate, passed=False, reason=reason, metrics={})
+    found = scores(schema, target, answer)
+    reason = "" if primary in found else f"{primary} is undefined on the held-out rows"
+    return CandidateScore(candidate=ref.candidate, passed=not reason, reason=reason, metrics=found)
+
+
+def _winner(primary: Metric, scored: list[CandidateScore]) -> str | None:
+    """The best by the primary metric; of equals the first in the spec."""
+    best: CandidateScore | None = None
+    for score in scored:
+        if score.passed and (best is None or better(primary, score.metrics[primary], best.metrics[primary])):
+            best = score
+    return best.candidate if best else None
+
+
+def _reasoned(score: CandidateScore, winner: str | None) -> CandidateScore:
+    if not score.passed:
+        return score
+    return score.model_copy(update={"reason": "winner" if score.candidate == winner else f"beaten by {winner}"})
+
+
+def _log_candidate(spec: PipelineSpec, run: Run, ref: OnnxRef, score: CandidateScore) -> None:
+    run.registry.log_metrics(ref.run_id, score.metrics)
+    run.registry.set_tags(ref.run_id, {"slipway.verdict": score.reason})
+    if score.passed:
+        run.log.info("%s: %s %.5f on held-out rows", score.candidate, spec.primary, score.metrics[spec.primary])
+    else:
+        run.log.warning("%s cannot win: %s", score.candidate, score.reason)
+
+
+def _log_pipeline(
     spec: PipelineSpec,
-    dataset: DatasetRef,
     run: Run,
-    onnx: tuple[OnnxRef, ...],
+    schema: RowSchema,
+    target: Target,
     result: Evaluation,
-    target: npt.NDArray[np.float64],
     answers: dict[str, Floats],
-    tensors: Tensors,
 ) -> None:
     parent = run.registry.pipeline_run(run, spec)
-    drawn = figures(dataset.row_schema, target, answers) if answers else {}
-    for name, figure in drawn.items():
-        run.registry.log_figure(parent, figure, f"plots/{name}.png")
-    for ref, score in zip(onnx, result.scores, strict=True):
-        run.registry.log_metrics(ref.run_id, score.metrics)
-        run.registry.set_tags(ref.run_id, {"slipway.verdict": score.reason})
-        if not score.passed:
-            run.log.warning("%s cannot win: %s", score.candidate, score.reason)
-            continue
-        model = OnnxModel(run.store.read(ref.key))
-        loss = shuffled_importance(model, dataset, tensors, target, spec.primary, spec.seed)
-        run.registry.log_figure(ref.run_id, importance(loss, spec.primary, ref.candidate), "plots/importance.png")
-        own = figures(dataset.row_schema, target, {ref.candidate: answers[ref.candidate]})
-        for name, figure in own.items():
-            run.registry.log_figure(ref.run_id, figure, f"plots/{name}.png")
-        run.registry.finish(ref.run_id, "FINISHED")
-        run.log.info("%s: %s %.5f", score.candidate, spec.primary, score.metrics[spec.primary])
+    passed = {score.candidate: score for score in result.scores if score.passed}
+    run.registry.log_figure(parent, comparison(result.scores, spec.primary, result.winner), "plots/candidates.png")
+    if len(passed) > 1:  # of one candidate, its own run shows all
+        for name, figure in figures(schema, target, {name: answers[name] for name in passed}).items():
+            run.registry.log_figure(parent, figure, f"plots/{name}.png")
     if result.winner is not None:
-        best = next(score for score in result.scores if score.candidate == result.winner)
-        run.registry.log_metrics(parent, best.metrics)
-        run.registry.set_tags(parent, {"slipway.winner": result.winner})
+        each = {f"{name}_{spec.primary}": score.metrics[spec.primary] for name, score in passed.items()}
+        run.registry.log_metrics(parent, passed[result.winner].metrics | each)
+    run.registry.set_tags(parent, {"slipway.winner": result.winner or "none"})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Step export: raw columns to answer as one ONNX graph, proved equal to the model. The door to onnx and onnxruntime."""
+"""Step export: raw columns to answer as one ONNX graph, proved equal to the model."""
 
 from __future__ import annotations
 
+import csv
 import io
-from functools import partial
 
 import numpy as np
 
@@ -15,9 +15,13 @@ from pipeline.run import Run
 from pipeline.spec import PipelineSpec
 from pipeline.step import main
 from pipeline.tensors import to_tensors
-from training.models.base import Native, load_candidate
+from training.models.base import load_candidate
 from training.onnx_model import build
-from training.parity import Floats, OnnxModel, cases, compare
+from training.onnx_session import OnnxModel
+from training.parity import UNBOUNDED, Floats, failed, prove
+from training.plots import parity
+
+_TAG = "slipway.onnx"  # digest and logged model of what this run has logged, so that a second attempt logs no second
 
 
 def export(spec: PipelineSpec, dataset: DatasetRef, model: LoggedModelRef, run: Run) -> OnnxRef:
@@ -26,23 +30,38 @@ def export(spec: PipelineSpec, dataset: DatasetRef, model: LoggedModelRef, run: 
     Raises:
         Unavailable: store or MLflow do not answer. A retry helps.
     """
+    schema = dataset.row_schema
     _, rows = split_rows(run, dataset, spec.split)
-    tensors = to_tensors(rows, dataset.row_schema, "snapshot")
+    tensors = to_tensors(rows, schema, "snapshot")
     native = load_candidate(run, model)
     try:
-        content = build(native, model.kind).SerializeToString(deterministic=True)
-    except (Invalid, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        failed = ParityCase(name="export", rows=0, max_abs=0, max_excess=0, passed=False, message=str(error)[:500])
-        return _refused(model, (failed,), run)
-    report, expected, answer = prove(spec, dataset, native, content, tensors)
+        content = build(native, model.kind)
+        graph = OnnxModel(content, run.settings.threads)
+    except Invalid as error:
+        cases = (failed("export", 0, str(error)),)
+        _log(spec, run, model, cases)
+        return OnnxRef(
+            candidate=model.candidate,
+            key="",
+            digest="",
+            size_bytes=0,
+            model_id="",
+            run_id=model.run_id,
+            passed=False,
+            cases=cases,
+            predictions="",
+        )
+    proof = prove(schema, spec.export, native.predict, graph.predict, tensors)
     digest = digest_bytes(content)
     key = f"onnx/{digest}.onnx"
     run.store.write(key, content)
-    predictions = f"{run.key}/predictions_{model.candidate}.npz"
-    run.store.write(predictions, _arrays(expected, answer))
-    with run.store.local(key) as path:
-        model_id = run.registry.log_onnx(model.run_id, f"{model.candidate}_onnx", path, dataset.row_schema, digest)
-    _log(run, model.run_id, report)
+    predictions = ""
+    if proof.native is not None and proof.onnx is not None:
+        arrays = _arrays(proof.native, proof.onnx)
+        predictions = f"predictions/{digest_bytes(arrays)}.npz"
+        run.store.write(predictions, arrays)
+    model_id = _log_model(run, model, dataset, key, digest)
+    _log(spec, run, model, proof.cases)
     return OnnxRef(
         candidate=model.candidate,
         key=key,
@@ -50,74 +69,51 @@ def export(spec: PipelineSpec, dataset: DatasetRef, model: LoggedModelRef, run: 
         size_bytes=len(content),
         model_id=model_id,
         run_id=model.run_id,
-        passed=all(case.passed for case in report),
-        cases=report,
+        passed=proof.passed,
+        cases=proof.cases,
         predictions=predictions,
     )
 
 
-def prove(
-    spec: PipelineSpec, dataset: DatasetRef, native: Native, content: bytes, tensors: dict[str, np.ndarray]
-) -> tuple[tuple[ParityCase, ...], Floats, Floats]:
-    """Every family's verdict, and both answers on the held-out rows, (rows, width) float32."""
-    schema = dataset.row_schema
-    empty = np.empty((0, schema.width), dtype=np.float32)
-    try:
-        graph = OnnxModel(content)
-    except RuntimeError as error:
-        message = f"ONNX Runtime refuses the graph: {str(error)[:400]}"
-        failed = ParityCase(name="load", rows=0, max_abs=0, max_excess=0, passed=False, message=message)
-        return (failed,), empty, empty
-    report, held = [], (empty, empty)
-    for name, family in cases(schema, tensors).items():
-        rows = len(next(iter(family.values())))
-        case, expected, answer = compare(
-            name,
-            schema,
-            spec.export,
-            rows,
-            partial(native.predict, family),
-            partial(graph.predict, family),
-        )
-        report.append(case)
-        if name == "held_out" and expected is not None and answer is not None:
-            held = expected, answer
-    return tuple(report), *held
+def _log_model(run: Run, model: LoggedModelRef, dataset: DatasetRef, key: str, digest: str) -> str:
+    known, _, model_id = (run.registry.find_tag(model.run_id, _TAG) or "").partition(" ")
+    if known != digest:
+        with run.store.local(key) as path:
+            name = f"{model.candidate}_onnx"
+            model_id = run.registry.log_onnx(model.run_id, name, path, dataset.row_schema, digest)
+        run.registry.set_tags(model.run_id, {_TAG: f"{digest} {model_id}"})
+    return model_id
 
 
-def _refused(model: LoggedModelRef, report: tuple[ParityCase, ...], run: Run) -> OnnxRef:
-    _log(run, model.run_id, report)
-    return OnnxRef(
-        candidate=model.candidate,
-        key="",
-        digest="",
-        size_bytes=0,
-        model_id="",
-        run_id=model.run_id,
-        passed=False,
-        cases=report,
-        predictions="",
-    )
+def _log(spec: PipelineSpec, run: Run, model: LoggedModelRef, cases: tuple[ParityCase, ...]) -> None:
+    """The verdict as metrics, a table and a figure."""
+    wrong = [case for case in cases if not case.passed]
+    worst = max(case.max_abs for case in cases)
+    for case in wrong:
+        run.log.warning("%s: parity, %s: %s", model.candidate, case.name, case.message)
+    if not wrong:
+        run.log.info("%s: ONNX is the model on %d families of rows, within %.2g", model.candidate, len(cases), worst)
+    metrics: dict[str, float] = {"parity_families": len(cases), "parity_failed": len(wrong)}
+    if worst < UNBOUNDED:
+        metrics |= {"parity_max_abs": worst, "parity_max_excess": max(case.max_excess for case in cases)}
+    run.registry.log_metrics(model.run_id, metrics)
+    run.registry.set_tags(model.run_id, {"slipway.parity": "failed" if wrong else "passed"})
+    run.registry.log_text(model.run_id, _table(cases), "parity/families.csv")
+    run.registry.log_figure(model.run_id, parity(cases, spec.export, model.candidate), "parity/families.png")
 
 
-def _log(run: Run, run_id: str, report: tuple[ParityCase, ...]) -> None:
-    failed = [case for case in report if not case.passed]
-    for case in failed:
-        run.log.warning("parity %s: %s", case.name, case.message)
-    if not failed:
-        worst = max(case.max_abs for case in report)
-        run.log.info("ONNX equals the model on %d families of rows, largest difference %.2g", len(report), worst)
-    run.registry.log_metrics(run_id, {f"parity_{case.name}_max_abs": case.max_abs for case in report})
-    run.registry.set_tags(run_id, {"slipway.parity": "refused" if failed else "passed"})
-    lines = [
-        f"{'passed' if case.passed else 'REFUSED':<8} {case.name:<24} {case.rows:>6} rows  "
-        f"largest difference {case.max_abs:.3g}  {case.message}"
-        for case in report
-    ]
-    run.registry.log_text(run_id, "\n".join(lines) + "\n", "parity.txt")
+def _table(cases: tuple[ParityCase, ...]) -> str:
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(("rows bent how", "rows", "largest difference", "above tolerance", "passed", "message"))
+    for case in cases:
+        numbers = ("", "") if case.max_abs == UNBOUNDED else (f"{case.max_abs:.3g}", f"{case.max_excess:.3g}")
+        writer.writerow((case.name, case.rows, *numbers, "yes" if case.passed else "NO", case.message))
+    return sink.getvalue()
 
 
 def _arrays(native: Floats, onnx: Floats) -> bytes:
+    """Both as `.npz`, (held-out rows, width) float32 each; the same arrays give the same bytes."""
     sink = io.BytesIO()
     np.savez_compressed(sink, native=native, onnx=onnx)
     return sink.getvalue()

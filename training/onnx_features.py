@@ -69,7 +69,7 @@ def _numbers(graph: _Graph) -> str:
 
 
 def _clock(graph: _Graph, at: int) -> str:
-    """Integer division in ONNX rounds to zero: subtract the positive remainder first, and it rounds down."""
+    """The integers of `Clock`, for one column."""
     column = graph.add("Gather", [TIMESTAMP, graph.constant([at], np.int64)], axis=1)
     missing = graph.add("Equal", [column, graph.constant(MISSING_TIMESTAMP, np.int64)])
     seconds = graph.add("Where", [missing, graph.constant(0, np.int64), column])
@@ -90,9 +90,12 @@ def _clock(graph: _Graph, at: int) -> str:
 
 
 def _floor_div(graph: _Graph, value: str, by: int) -> str:
+    """Division in ONNX rounds to zero: one less where a negative value leaves a remainder (no step can overflow)."""
     divisor = graph.constant(by, np.int64)
-    remainder = graph.add("Mod", [value, divisor], fmod=0)
-    return graph.add("Div", [graph.add("Sub", [value, remainder]), divisor])
+    zero = graph.constant(0, np.int64)
+    remains = graph.add("Not", [graph.add("Equal", [graph.add("Mod", [value, divisor], fmod=0), zero])])
+    below = graph.add("And", [graph.add("Less", [value, zero]), remains])
+    return graph.add("Sub", [graph.add("Div", [value, divisor]), graph.add("Cast", [below], to=TensorProto.INT64)])
 
 
 def _codes(graph: _Graph, at: int, labels: tuple[str, ...]) -> str:
@@ -102,7 +105,7 @@ def _codes(graph: _Graph, at: int, labels: tuple[str, ...]) -> str:
         "LabelEncoder",
         [column],
         domain="ai.onnx.ml",
-        keys_strings=list(labels),
-        values_floats=[float(code) for code in range(len(labels))],
+        keys_strings=["", *labels],  # a column without labels has a key all the same
+        values_floats=[math.nan, *(float(code) for code in range(len(labels)))],
         default_float=math.nan,
     )

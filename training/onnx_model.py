@@ -4,64 +4,64 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import warnings
 
 import numpy as np
 import onnx
-from onnx import ModelProto, compose, helper
+from onnx import ModelProto, TensorProto, compose, helper
 
 from pipeline.errors import Invalid
 from training.models.base import Model, Native
-from training.onnx_features import IR_VERSION, MATRIX, features_graph
+from training.onnx_features import IR_VERSION, MATRIX, ROWS, features_graph
 
-TREES_OPSET = 15  # the newest that onnxmltools writes
-TORCH_OPSET = 18
-ML = "ai.onnx.ml"
+OPSET, ML_OPSET = 18, 3  # of every graph: trees are one operator of ML, which every opset of ONNX carries
+TREES_OPSET = 15  # the newest that onnxmltools takes
+OBJECTIVES = ("binary:logistic", "multi:softprob", "reg:squarederror")  # those of which the conversion is proved
+_FAILURES: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+)
 
 
-def build(native: Native, kind: str) -> ModelProto:
-    """Raw columns to answer as one checked graph; the output is the only one, (rows, width) float32.
+def build(native: Native, kind: str) -> bytes:
+    """Raw columns to answer as one checked graph; its output, the only one, is (rows, width) float32.
+
+    The same model gives the same bytes, and nothing of the machine is in them.
 
     Raises:
         Invalid: this model cannot be written as ONNX. A retry does not help.
     """
+    schema = native.features.row_schema
     width = len(native.features.names)
-    model = trees_graph(native.model, width) if kind == "xgboost" else network_graph(native.model, width)
-    opsets = {item.domain: item.version for item in model.opset_import}
-    front = features_graph(native.features, opsets.get("", TREES_OPSET), opsets.get(ML, 1))
-    del model.opset_import[:], front.opset_import[:]
-    for graph in (model, front):  # both in the same opsets, or they cannot be joined
-        graph.ir_version = IR_VERSION
-        graph.opset_import.extend(
-            [helper.make_opsetid("", opsets.get("", TREES_OPSET)), helper.make_opsetid(ML, max(opsets.get(ML, 1), 3))]
-        )
-    output = native.features.row_schema.output
-    model = compose.add_prefix(model, "model/")
-    answer = model.graph.output[0].name
-    merged = compose.merge_models(front, model, io_map=[(MATRIX, model.graph.input[0].name)], outputs=[answer])
-    whole = _named_output(merged, answer, output, native.features.row_schema.width)
-    whole.producer_name = "slipway"
-    onnx.checker.check_model(whole, full_check=True)
-    return whole
+    try:
+        body = trees_graph(native.model, width) if kind == "xgboost" else network_graph(native.model, width)
+        return _joined(features_graph(native.features, OPSET, ML_OPSET), body, schema.output, schema.width)
+    except _FAILURES as error:
+        message = " ".join(str(error).split())[:300]
+        raise Invalid(
+            f"the exporter failed: {type(error).__name__}: {message}",
+            f"ONNX export of {kind}",
+            "look at the model's parameters; the other candidates are not touched",
+        ) from error
 
 
 def trees_graph(model: Model, width: int) -> ModelProto:
-    """A booster: matrix -> answer. Refuses the kinds of booster that the converter gets wrong in silence."""
+    """A booster: matrix -> answer. Raises Invalid for kinds that the converter gets wrong, some in silence."""
     from onnxmltools import convert_xgboost  # noqa: PLC0415 (imports every converter that it has)
     from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
 
     booster = model.booster  # type: ignore[attr-defined]
     refuse_untold(booster.save_config(), booster.num_boosted_rounds())
-    proto: ModelProto = convert_xgboost(
-        booster, initial_types=[("x", FloatTensorType([None, width]))], target_opset=TREES_OPSET
-    )
-    keep = [item for item in proto.graph.output if item.name in ("probabilities", "variable")]
-    if len(keep) != 1:
-        raise Invalid("the converted trees have no answer", "ONNX export", "use another objective")
-    del proto.graph.output[:]
-    proto.graph.output.extend(keep)
-    return proto
+    kind = FloatTensorType([None, width])
+    return convert_xgboost(booster, initial_types=[(MATRIX, kind)], target_opset=TREES_OPSET)
 
 
 def refuse_untold(config: str, rounds: int) -> None:
@@ -69,22 +69,24 @@ def refuse_untold(config: str, rounds: int) -> None:
 
     `config` is the booster's own JSON. See onnxmltools #511 #517 #646 #667 #672 #726.
     """
-    import json  # noqa: PLC0415
-
     learner = json.loads(config)["learner"]
     gradient = learner["gradient_booster"]
-    kind = gradient["name"]
-    trees = int(learner["learner_model_param"].get("num_target", "1"))
+    kind, objective = gradient["name"], learner["objective"]["name"]
+    targets = int(learner["learner_model_param"].get("num_target", "1"))
     parallel = int(gradient.get("gbtree_model_param", {}).get("num_parallel_tree", "1"))
     for wrong, what in (
-        (kind != "gbtree", f"booster {kind!r}"),
-        (trees > 1, f"{trees} outputs"),
-        (parallel > 1, f"{parallel} parallel trees (a random forest)"),
-        (rounds == 0, "no trees"),
-        (learner["objective"]["name"].startswith("rank:"), "a ranker"),
+        (kind != "gbtree", f"of kind {kind}"),
+        (targets > 1, f"with {targets} targets"),
+        (parallel > 1, f"with num_parallel_tree {parallel} (a random forest)"),
+        (rounds == 0, "without a tree"),
+        (objective not in OBJECTIVES, f"with objective {objective}"),
     ):
         if wrong:
-            raise Invalid(f"a booster with {what} cannot be written as ONNX", "ONNX export", "use a plain gbtree")
+            raise Invalid(
+                f"a booster {what} cannot be written as ONNX",
+                "ONNX export of xgboost",
+                f"use a gbtree with one tree a round and objective {', '.join(OBJECTIVES)}",
+            )
 
 
 def network_graph(model: Model, width: int) -> ModelProto:
@@ -97,26 +99,46 @@ def network_graph(model: Model, width: int) -> ModelProto:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module,
+            module.cpu().eval(),
             (example,),
             dynamo=True,
-            dynamic_shapes={"x": {0: torch.export.Dim.DYNAMIC}},
-            opset_version=TORCH_OPSET,
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            opset_version=OPSET,
             external_data=False,
-            input_names=["x"],
+            input_names=[MATRIX],
             output_names=["answer"],
             verbose=False,
         )
     proto: ModelProto = program.model_proto
     if not proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
-        raise Invalid("the exporter fixed the number of rows", "ONNX export", "use a network with no fixed batch")
+        raise Invalid(
+            "the exporter fixed the number of rows",
+            "ONNX export of torch",
+            "keep the batch out of the network's shapes",
+        )
     return proto
 
 
-def _named_output(model: ModelProto, answer: str, name: str, width: int) -> ModelProto:
-    """The output under the name that every served model has, with its real shape."""
-    model.graph.node.append(helper.make_node("Identity", [answer], [name], name="answer"))
-    del model.graph.output[:]
-    shape = [model.graph.input[0].type.tensor_type.shape.dim[0].dim_param, width]
-    model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
-    return model
+def _joined(front: ModelProto, body: ModelProto, output: str, width: int) -> bytes:
+    """Both as one checked graph; the answer under the name that every served model has, with its real shape."""
+    answers = [item.name for item in body.graph.output if item.type.tensor_type.elem_type == TensorProto.FLOAT]
+    if len(answers) != 1:
+        raise Invalid(f"the converted model has {len(answers)} float outputs", "ONNX export", "use a model with one")
+    for graph in (front, body):  # in the same opsets, or they cannot be joined
+        graph.ir_version = IR_VERSION
+        del graph.opset_import[:]
+        graph.opset_import.append(helper.make_opsetid("", OPSET))
+        graph.opset_import.append(helper.make_opsetid("ai.onnx.ml", ML_OPSET))
+    body = compose.add_prefix(body, "model/")
+    answer = f"model/{answers[0]}"
+    whole = compose.merge_models(front, body, io_map=[(MATRIX, f"model/{MATRIX}")], outputs=[answer], name="slipway")
+    whole.graph.node.append(helper.make_node("Identity", [answer], [output], name="answer"))
+    del whole.graph.output[:], whole.opset_import[:], whole.metadata_props[:], whole.graph.value_info[:]
+    whole.opset_import.extend(front.opset_import)
+    whole.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, [ROWS, width]))
+    whole.producer_name, whole.producer_version, whole.doc_string = "slipway", "", ""
+    for node in whole.graph.node:  # the exporter notes its stack, with the paths of this machine
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.checker.check_model(whole, full_check=True)
+    return bytes(whole.SerializeToString(deterministic=True))

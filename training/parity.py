@@ -3,132 +3,168 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP, RowSchema
-from pipeline.errors import Unavailable
+from pipeline.errors import Invalid
 from pipeline.refs import ParityCase
 from pipeline.spec import Tolerance
 from pipeline.tensors import MISSING_TIMESTAMP, Tensors
 
 Floats = npt.NDArray[np.float32]
-HOSTILE_ROWS = 64  # held-out rows that each hostile case bends
-PROVIDER = "CPUExecutionProvider"
+Predict = Callable[[Tensors], Floats]
+HELD_OUT = "held_out"
+HOSTILE_ROWS = 64  # held-out rows that each hostile family bends
+STEPPED_ROWS = 2048  # held-out rows of which every number moves by one float32, over the splits of trees
+EACH = 4  # rows in which each column is missing
 SUM_ATOL = 1e-4  # probabilities of a row sum to one within this
+UNBOUNDED = float(np.finfo(np.float64).max)  # stands for a difference that has no number: JSON has no infinity
+
+_BIG = float(np.finfo(np.float32).max)
+NUMBERS = {
+    "nan": np.nan,
+    "infinity": np.inf,
+    "minus_infinity": -np.inf,
+    "largest": _BIG,
+    "smallest": -_BIG,
+    "denormal": 1e-42,
+    "zero": 0.0,
+    "large_integer": 2.0**31,
+}
+TEXTS = ("\u2603 never seen", "", " ", "nan", "None", "\u00e9\u4e2d\U0001f600", "x" * 5000, "0", "-1", 'a,b;c\t"d"')
+_INT64 = np.iinfo(np.int64)
+SECONDS = (MISSING_TIMESTAMP, int(_INT64.min) + 1, int(_INT64.max), 0, -1, -86_401, 2**40, -(2**40), 951_827_696)
+FAILURES = (Invalid, RuntimeError, ValueError, TypeError, LookupError)
 
 
-class OnnxModel:
-    """A graph in ONNX Runtime, on the provider that was asked for (it falls back to another in silence)."""
+class Proof(NamedTuple):
+    """A case for each family, and both answers on the held-out rows: (rows, width) float32, None when one has none."""
 
-    def __init__(self, content: bytes, threads: int = 0) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(content, options, providers=[PROVIDER])
-        if self._session.get_providers()[0] != PROVIDER:
-            raise Unavailable(f"ONNX Runtime took {self._session.get_providers()}", "ONNX Runtime", "install it anew")
+    cases: tuple[ParityCase, ...]
+    native: Floats | None
+    onnx: Floats | None
 
-    def predict(self, tensors: Tensors) -> Floats:
-        """(rows, width) from request tensors."""
-        return np.asarray(self._session.run(None, dict(tensors))[0])
+    @property
+    def passed(self) -> bool:
+        """Whether every family agreed."""
+        return all(case.passed for case in self.cases)
 
 
-def cases(schema: RowSchema, tensors: Tensors) -> dict[str, Tensors]:
-    """Families of rows by name: all held-out rows, then some of them bent."""
-    some = {name: value[:HOSTILE_ROWS] for name, value in tensors.items()}
-    families: dict[str, Tensors] = {"held_out": tensors, "one_row": _rows(tensors, 1), "three_rows": _rows(tensors, 3)}
+def prove(schema: RowSchema, tolerance: Tolerance, native: Predict, onnx: Predict, tensors: Tensors) -> Proof:
+    """Native against ONNX on every family of rows; `tensors` are the held-out rows. Never raises for a difference."""
+    found: list[ParityCase] = []
+    held: tuple[Floats | None, Floats | None] = (None, None)
+    for name, rows in families(schema, tensors).items():
+        case, *answers = compare(name, schema, tolerance, rows, native, onnx)
+        found.append(case)
+        if name == HELD_OUT:
+            held = (answers[0], answers[1])
+    return Proof(tuple(found), *held)
+
+
+def families(schema: RowSchema, tensors: Tensors) -> dict[str, Tensors]:
+    """Families of rows by name: all held-out rows, few of them, and some of them bent."""
+    some = _rows(tensors, HOSTILE_ROWS)
+    found = {HELD_OUT: tensors} | {f"batch_of_{count}": _rows(tensors, count) for count in (1, 2, 7)}
+    draw = np.random.default_rng(0)
+    missing: dict[str, float | str | int] = {NUMERIC: np.nan, CATEGORICAL: "", TIMESTAMP: MISSING_TIMESTAMP}
+    found["everything_missing"] = {name: np.full_like(value, missing[name]) for name, value in some.items()}
+    for name in tensors:
+        found[f"each_{name}_missing"] = _each(some, name, missing[name])
     if schema.numeric:
-        big = float(np.finfo(np.float32).max)
-        for name, value in (
-            ("nan", np.nan),
-            ("infinity", np.inf),
-            ("minus_infinity", -np.inf),
-            ("largest", big),
-            ("smallest", -big),
-            ("denormal", 1e-42),
-            ("zero", 0.0),
-        ):
-            families[f"numbers_{name}"] = _with(some, NUMERIC, np.full_like(some[NUMERIC], value))
-        families["each_number_missing"] = _each_missing(some, NUMERIC, np.nan)
+        for name, number in NUMBERS.items():
+            found[f"numbers_{name}"] = some | {NUMERIC: np.full_like(some[NUMERIC], number)}
+        found["numbers_mixed"] = some | {
+            NUMERIC: _mixed(some[NUMERIC], np.array([*NUMBERS.values()], np.float32), draw)
+        }
+        many = _rows(tensors, STEPPED_ROWS)
+        for name, toward in (("up", np.inf), ("down", -np.inf)):
+            with np.errstate(over="ignore", under="ignore"):
+                stepped = np.nextafter(many[NUMERIC].astype(np.float32), np.float32(toward))
+            found[f"numbers_one_step_{name}"] = many | {NUMERIC: stepped}
     if schema.categorical:
-        families["categories_unseen"] = _with(some, CATEGORICAL, np.full_like(some[CATEGORICAL], "\u2603 unseen"))
-        families["categories_missing"] = _with(some, CATEGORICAL, np.full_like(some[CATEGORICAL], ""))
-        families["each_category_missing"] = _each_missing(some, CATEGORICAL, "")
+        found["categories_unseen"] = some | {CATEGORICAL: np.full_like(some[CATEGORICAL], TEXTS[0])}
+        found["categories_mixed"] = some | {CATEGORICAL: _mixed(some[CATEGORICAL], np.array(TEXTS, object), draw)}
     if schema.timestamp:
-        for name, value in (("missing", MISSING_TIMESTAMP), ("ancient", -(2**40)), ("distant", 2**40), ("epoch", 0)):
-            families[f"timestamps_{name}"] = _with(some, TIMESTAMP, np.full_like(some[TIMESTAMP], value))
-    return families
+        found["timestamps_mixed"] = some | {TIMESTAMP: _mixed(some[TIMESTAMP], np.array(SECONDS, np.int64), draw)}
+        seconds = np.array(SECONDS, np.int64)[np.arange(len(some[TIMESTAMP])) % len(SECONDS), None]
+        found["timestamps_extreme"] = some | {TIMESTAMP: np.broadcast_to(seconds, some[TIMESTAMP].shape).copy()}
+    return found
 
 
 def compare(
-    name: str,
-    schema: RowSchema,
-    tolerance: Tolerance,
-    rows: int,
-    native: Callable[[], Floats],
-    onnx: Callable[[], Floats],
+    name: str, schema: RowSchema, tolerance: Tolerance, tensors: Tensors, native: Predict, onnx: Predict
 ) -> tuple[ParityCase, Floats | None, Floats | None]:
-    """One family's verdict with both answers; an answer that fails in any way is a failed case, never a crash."""
-    try:
-        expected, answer = native(), onnx()
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # ONNX Runtime's errors are RuntimeErrors
-        message = " ".join(str(error).split())[:300]
-        return _case(name, rows, f"no answer: {message}"), None, None
-    wrong = _malformed(schema, rows, answer)
-    if expected.shape != answer.shape:
-        wrong = f"shape {answer.shape} where the model answers {expected.shape}"
-    if wrong:
-        return _case(name, rows, wrong), expected, answer
-    gap = np.abs(answer.astype(np.float64) - expected)
-    excess = gap - (tolerance.atol + tolerance.rtol * np.abs(expected.astype(np.float64)))
-    worst = float(np.nanmax(excess)) if np.isfinite(gap).all() else float("inf")
-    passed = worst <= 0
+    """One family's case with both answers; an answer that fails in any way is a failed case, never a crash."""
+    rows = len(next(iter(tensors.values())))
+    answers: list[Floats] = []
+    for who, predict in (("the model", native), ("the graph", onnx)):
+        try:
+            answer = predict(tensors)
+        except FAILURES as error:
+            return failed(name, rows, f"{who} does not answer: {error}"), None, None
+        if wrong := _malformed(schema, rows, answer):
+            return failed(name, rows, f"{who} answers {wrong}"), None, None
+        answers.append(answer)
+    a, b = answers[1].astype(np.float64), answers[0].astype(np.float64)
+    gap = np.abs(a - b)
+    excess = gap - (tolerance.atol + tolerance.rtol * np.abs(b))
+    apart = (excess > 0).any(axis=1)
+    at = int(excess.max(axis=1).argmax())
     message = (
-        "" if passed else f"{int((excess > 0).any(axis=1).sum())} of {rows} rows differ, by {float(gap.max()):.3g}"
+        f"{int(apart.sum())} of {rows} rows differ; row {at + 1}: {_text(a[at])} where the model says {_text(b[at])}"
     )
     case = ParityCase(
-        name=name, rows=rows, max_abs=_finite(gap.max()), max_excess=_finite(worst), passed=passed, message=message
+        name=name,
+        rows=rows,
+        max_abs=float(gap.max()),
+        max_excess=float(excess.max()),
+        passed=not apart.any(),
+        message=message if apart.any() else "",
     )
-    return case, expected, answer
+    return case, answers[0], answers[1]
+
+
+def failed(name: str, rows: int, message: str) -> ParityCase:
+    """A case with no numbers to compare."""
+    short = " ".join(message.split())[:500]
+    return ParityCase(name=name, rows=rows, max_abs=UNBOUNDED, max_excess=UNBOUNDED, passed=False, message=short)
 
 
 def _malformed(schema: RowSchema, rows: int, answer: Floats) -> str:
     if answer.shape != (rows, schema.width):
-        return f"shape {answer.shape} where ({rows}, {schema.width}) is expected"
+        return f"in shape {answer.shape} where {(rows, schema.width)} is due"
     if answer.dtype != np.float32:
-        return f"dtype {answer.dtype} where float32 is expected"
-    if not np.isfinite(answer).all():
-        return f"{int((~np.isfinite(answer)).any(axis=1).sum())} of {rows} rows have an answer that is not finite"
-    if schema.task != "regression" and np.abs(answer.sum(axis=1) - 1).max() > SUM_ATOL:
-        return "the probabilities of a row do not sum to one"
+        return f"in {answer.dtype} where float32 is due"
+    if wrong := int((~np.isfinite(answer)).any(axis=1).sum()):
+        return f"NaN or infinity in {wrong} of {rows} rows"
+    if schema.task != "regression" and (off := float(np.abs(answer.sum(axis=1) - 1).max())) > SUM_ATOL:
+        return f"probabilities whose sum is off one by {off:.3g}"
     return ""
 
 
-def _case(name: str, rows: int, message: str) -> ParityCase:
-    largest = _finite(float("inf"))
-    return ParityCase(name=name, rows=rows, max_abs=largest, max_excess=largest, passed=False, message=message)
-
-
-def _finite(value: float) -> float:
-    """JSON has no infinity: the largest double stands for it."""
-    return float(min(value, np.finfo(np.float64).max))
+def _text(values: npt.NDArray[np.float64]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values[:4])
 
 
 def _rows(tensors: Tensors, count: int) -> Tensors:
     return {name: value[:count] for name, value in tensors.items()}
 
 
-def _with(tensors: Tensors, name: str, value: npt.NDArray[np.generic]) -> Tensors:
-    return {**tensors, name: value}
+def _mixed(
+    values: npt.NDArray[np.generic], choices: npt.NDArray[np.generic], draw: np.random.Generator
+) -> npt.NDArray[np.generic]:
+    """Half of the cells replaced, each by one of the choices."""
+    return np.where(draw.random(values.shape) < 0.5, choices[draw.integers(len(choices), size=values.shape)], values)
 
 
-def _each_missing(tensors: Tensors, name: str, missing: float | str) -> Tensors:
-    """Row i lacks column i: every column is missing once."""
+def _each(tensors: Tensors, name: str, missing: float | str) -> Tensors:
+    """Row i lacks column i of the tensor, a few times over: every column is missing alone."""
     width, rows = tensors[name].shape[1], len(next(iter(tensors.values())))
-    take = np.arange(width) % rows
-    bent = {key: value[take].copy() for key, value in tensors.items()}
-    bent[name][np.arange(width), np.arange(width)] = missing
+    count = np.arange(width * EACH)
+    bent = {key: value[count % rows] for key, value in tensors.items()}
+    bent[name][count, count % width] = missing
     return bent
