@@ -18,7 +18,7 @@ from pipeline.errors import Unavailable
 BAD_NAME, NOT_RUNNING, STILL_RUNNING = 10, 70, 91  # supervisor.xmlrpc.Faults
 _SOCKET, _CONF = "supervisor.sock", "supervisord.conf"
 _START_S, _PROBE_S, _CALL_S = 60.0, 5.0, 120.0
-_STACK_CONF = f"""; paths are relative to the working directory: no character of <home> has a meaning in here
+_STACK_CONF = f"""; paths start at the working directory: <home> may have any length and characters
 [supervisord]
 logfile=supervisord.log
 logfile_maxbytes=1MB
@@ -27,7 +27,7 @@ pidfile=supervisord.pid
 childlogdir=logs
 nocleanup=true
 [unix_http_server]
-file={_SOCKET}
+file=/proc/self/cwd/{_SOCKET}
 chmod=0600
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface

@@ -17,9 +17,8 @@ _USER = "admin"
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Set for every program: this stack's settings, no telemetry, no surprises."""
+    """Set for every program: no telemetry, no surprises."""
     return {
-        **{f"{PREFIX}{name.upper()}": str(value) for name, value in settings.model_dump().items()},
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_TRACKING_URI": settings.mlflow_uri,
@@ -72,7 +71,8 @@ def airflow(settings: Settings) -> Program:
         "api": {"host": settings.host, "port": settings.airflow_port, "base_url": settings.airflow_url},
         "database": {"check_migrations": False},  # `dags.standalone` has migrated before anything else starts
         "dag_processor": {
-            "refresh_interval": 5,
+            "refresh_interval": 2,
+            "bundle_refresh_check_interval": 2,
             "min_file_process_interval": 10,  # the spec files are no DAG files: only a new parse sees a new one
             "parsing_processes": 1,
         },
@@ -89,6 +89,8 @@ def airflow(settings: Settings) -> Program:
         argv=(sys.executable, "-m", "dags.standalone"),
         env={
             **environment(settings),
+            # the tasks work with the settings of who starts the stack
+            **{f"{PREFIX}{name.upper()}": str(value) for name, value in settings.model_dump().items()},
             **variables,
             "AIRFLOW_HOME": str(home),
             "PYTHONPATH": str(settings.root),
@@ -114,7 +116,7 @@ def _passwords(settings: Settings) -> Path:
 
 
 def _prepare_airflow(settings: Settings) -> None:
-    """Keys and password, made once: components that run apart must share them. Raises Invalid for a path it cannot take."""
+    """Keys and password, made once: its components share them. Raises Invalid for a path that Airflow cannot take."""
     home = settings.home / "airflow"
     for path, variable in ((home, "SLIPWAY_HOME"), (settings.root, "SLIPWAY_ROOT")):
         if "%" in str(path) or "{" in str(path):

@@ -88,7 +88,9 @@ def status(settings: Settings) -> tuple[Part, ...]:
     for name, address in addresses.items():
         external = _is_external(settings, name)
         state = "external" if external else states.get(name, "STOPPED").lower()
-        healthy = (external or state == "running") and answers(_ready_url(settings, name))
+        healthy = state != "stopped" and answers(_ready_url(settings, name))
+        if healthy and not external:
+            state = "running"  # supervisor says "starting" for a second longer
         note = ""
         if external:
             note = "SLIPWAY_MLFLOW_URI"
@@ -98,7 +100,7 @@ def status(settings: Settings) -> tuple[Part, ...]:
             note = "user {}, password {}".format(*airflow_credentials(settings))
         parts.append(Part(name, state, address, healthy, note))
     dynamic = [
-        Part(name, state.lower(), "", state == "RUNNING", f"log: {supervisor.log(name)}")
+        Part(name, state.lower(), "", state in ("STARTING", "RUNNING"), f"log: {supervisor.log(name)}")
         for name, state in sorted(states.items())
         if name not in addresses
     ]

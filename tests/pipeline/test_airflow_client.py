@@ -1,0 +1,178 @@
+"""The client against the real Airflow, on DAGs of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from pipeline import stack
+from pipeline.airflow_client import AirflowClient
+from pipeline.errors import Invalid, Unavailable
+from pipeline.programs import airflow_credentials
+from pipeline.settings import Settings
+from pipeline.supervisor import Supervisor
+from pipeline.sweep import marked
+
+pytestmark = pytest.mark.stack
+
+PROBE = '''
+"""A DAG for the tests of the client: airflow finds it by these words, airflow and dag."""
+import os, sys
+from datetime import timedelta
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG, Param
+
+with DAG("probe", params={"trials": Param(3, type="integer", minimum=1)}, schedule=None, max_active_runs=4) as dag:
+    hello = BashOperator(task_id="hello", bash_command="echo home is $SLIPWAY_HOME; echo trials {{ params.trials }}")
+    if "BREAKS":
+        hello >> BashOperator(task_id="refuses", bash_command="echo too few rows; exit 99")
+        hello >> BashOperator(
+            task_id="fails", bash_command="echo column age is gone; exit 2", retries=1, retry_delay=timedelta(seconds=0)
+        )
+'''
+
+
+@pytest.fixture(scope="session")
+def airflow(airflow_settings: Settings) -> AirflowClient:
+    client = AirflowClient(airflow_settings)
+    write(airflow_settings, "probe.py", PROBE)
+    return client
+
+
+def write(settings: Settings, name: str, text: str) -> Path:
+    path = settings.root / "dags" / name
+    path.write_text(text)
+    return path
+
+
+def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_new_dag_file_is_awaited_triggered_and_followed(airflow: AirflowClient, airflow_settings: Settings) -> None:
+    airflow.await_dag("probe")
+    assert "probe" in airflow.dags()
+    assert airflow.has_dag("probe")
+    run = airflow.trigger("probe", {"trials": 5}, "20261124t101500-abcd")
+    assert run == "20261124t101500-abcd"
+    assert airflow.trigger("probe", {"trials": 5}, run) == run  # the same id continues a run
+    seen: dict[str, list[str]] = {}
+    for task in airflow.follow("probe", run, interval_s=0.3):
+        seen.setdefault(task.key, []).append(task.state)
+    assert {key: states[-1] for key, states in seen.items()} == {
+        "hello": "success",
+        "refuses": "skipped",
+        "fails": "failed",
+    }
+    assert airflow.run_state("probe", run) == "failed"
+    tasks = {task.key: task for task in airflow.tasks("probe", run)}
+    assert tasks["hello"].seconds is not None
+    assert (tasks["hello"].try_number, tasks["fails"].try_number) == (1, 2)
+    assert tasks["hello"].start is not None
+    lines = airflow.logs("probe", run, "hello")
+    assert f"home is {airflow_settings.home}" in lines
+    assert "trials 5" in lines
+    assert "column age is gone" in airflow.logs("probe", run, "fails", try_number=1)
+    assert airflow.last_line("probe", run, "fails") == "column age is gone"
+    assert airflow.last_line("probe", run, "refuses") == "too few rows"
+
+
+def test_an_edited_dag_is_read_before_it_is_triggered(airflow: AirflowClient, airflow_settings: Settings) -> None:
+    airflow.await_dag("probe")
+    path = write(airflow_settings, "probe.py", PROBE.replace('"BREAKS"', '""'))
+    airflow.await_dag("probe", changed=path.stat().st_mtime)
+    run = airflow.trigger("probe", {})
+    states = {task.key: task.state for task in airflow.follow("probe", run, interval_s=0.3)}
+    assert states == {"hello": "success"}
+
+
+def test_refused_params_in_airflows_words(airflow: AirflowClient) -> None:
+    airflow.await_dag("probe")
+    with pytest.raises(Invalid, match=r"Airflow refuses \(400\): .*trials.*0 is less than the minimum of 1"):
+        airflow.trigger("probe", {"trials": 0})
+    with pytest.raises(Invalid, match=r"\(422\): body.dag_run_id: "):
+        airflow.trigger("probe", {}, 7)  # type: ignore[arg-type]
+
+
+def test_what_is_not_there(airflow: AirflowClient, airflow_settings: Settings) -> None:
+    airflow.await_dag("probe")
+    assert not airflow.has_dag("prob")
+    with pytest.raises(Invalid, match=r"Airflow has no DAG 'prob' -> it has: .*probe"):
+        airflow.trigger("prob", {})
+    with pytest.raises(Invalid, match=r"DAG probe, run never .*: Airflow refuses \(404\)"):
+        airflow.run_state("probe", "never")
+    write(airflow_settings, "damaged.py", "from airflow.sdk import DAG  # a dag\nraise RuntimeError('no such table')\n")
+    try:
+        until(airflow.import_errors)
+        with pytest.raises(Invalid, match="waited 1 s") as caught:
+            airflow.await_dag("prob", timeout_s=1)
+        problem = next(problem for problem in caught.value.problems if problem.where.endswith("damaged.py"))
+        assert "RuntimeError: no such table" in problem.what
+    finally:
+        (airflow_settings.root / "dags" / "damaged.py").unlink()
+
+
+def test_an_expired_token_is_renewed(airflow: AirflowClient) -> None:
+    airflow._token = "expired"
+    assert isinstance(airflow.dags(), tuple)
+
+
+def test_airflow_listens_on_this_machine_alone_and_keeps_its_mark(airflow_settings: Settings) -> None:
+    processes = marked(airflow_settings.home)
+    listening = [
+        connection.laddr
+        for process in processes
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert (airflow_settings.host, airflow_settings.airflow_port) in listening
+    assert {address.ip.removeprefix("::ffff:") for address in listening} == {airflow_settings.host}
+    assert sum("LocalExecutor" in " ".join(process.cmdline()) for process in processes) == 4
+    url = f"{airflow_settings.airflow_url}/api/v2/monitor/health"
+    until(lambda: {part["status"] for part in httpx.get(url, trust_env=False).json().values()} == {"healthy"})
+
+
+def test_a_component_that_dies_brings_airflow_back(airflow: AirflowClient, airflow_settings: Settings) -> None:
+    api = next(process for process in marked(airflow_settings.home) if "api_server" in " ".join(process.cmdline()))
+    standalone = api.parent()
+    assert standalone is not None
+    before = set(airflow.dags())
+    api.kill()
+    time.sleep(0.5)
+    assert set(airflow.dags()) == before  # retried until the new one answers
+    assert not standalone.is_running() or standalone.status() == psutil.STATUS_ZOMBIE
+    stack.up(airflow_settings, ("airflow",))
+
+
+def test_no_airflow(settings: Settings, airflow_settings: Settings) -> None:
+    with pytest.raises(Unavailable, match="never started here -> start it with `slipway up`"):
+        AirflowClient(settings).dags()
+    source = airflow_settings.home / "airflow" / "passwords.json"
+    target = settings.home / "airflow" / "passwords.json"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(source.read_bytes())
+    assert airflow_credentials(settings)[1]
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match=f"{settings.airflow_url}/auth/token: Airflow does not answer"):
+        AirflowClient(settings).trigger("probe", {})
+    assert time.monotonic() - started < 8
+    target.write_text('{"admin": "wrong"}')
+    wrong = settings.model_copy(update={"airflow_port": airflow_settings.airflow_port})
+    with pytest.raises(Invalid, match=r"user admin .*Airflow refuses \(401\)"):
+        AirflowClient(wrong).dags()
+
+
+def test_starting_it_again_changes_nothing(airflow: AirflowClient, airflow_settings: Settings) -> None:
+    states = Supervisor(airflow_settings).states()
+    parts = stack.up(airflow_settings, ("airflow",))
+    assert dataclasses.asdict(parts[0])["state"] == "running"
+    assert set(Supervisor(airflow_settings).states()) == set(states)

@@ -1,0 +1,348 @@
+"""A real supervisord with small HTTP servers as its programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from pipeline.errors import Invalid, Unavailable
+from pipeline.ports import free_ports, require_free
+from pipeline.program import Program
+from pipeline.settings import Settings
+from pipeline.supervisor import Supervisor
+from pipeline.sweep import await_end, mark, marked, sweep
+
+pytestmark = pytest.mark.stack
+
+SERVER = """
+import http.server, json, os, subprocess, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"pid": os.getpid(), "argv": sys.argv[2:], "env": dict(os.environ), "cwd": os.getcwd()})
+        self.send_response(200); self.end_headers(); self.wfile.write(body.encode())
+    def log_message(self, *args): pass
+if os.environ.get("STRAY"):
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+if os.environ.get("STUBBORN"):
+    import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def supervisor(settings: Settings) -> Iterator[Supervisor]:
+    supervisor = Supervisor(settings)
+    yield supervisor
+    supervisor.stop_all()
+
+
+def server(name: str = "web", *arguments: str, **env: str) -> Program:
+    (port,) = free_ports("127.0.0.1", 1)
+    return Program(
+        name=name,
+        argv=(sys.executable, "-c", SERVER, str(port), *arguments),
+        env=env,
+        ports={"mlflow_port": port},
+        ready_url=f"http://127.0.0.1:{port}/",
+        ready_timeout_s=20,
+        stop_timeout_s=2,
+    )
+
+
+def script(code: str, name: str = "web", **options: object) -> Program:
+    (port,) = free_ports("127.0.0.1", 1)
+    url = f"http://127.0.0.1:{port}/"
+    return Program(name, (sys.executable, "-c", code), ready_url=url, **options)  # type: ignore[arg-type]
+
+
+def ask(program: Program) -> dict[str, object]:
+    return dict(httpx.get(program.ready_url, trust_env=False).json())
+
+
+def until(condition: Callable[[], object], seconds: float = 15.0) -> object:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def lives(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_program_is_started_once_kept_and_stopped(supervisor: Supervisor, settings: Settings) -> None:
+    prepared: list[str] = []
+    program = server()
+    program = Program(**{**vars(program), "prepare": lambda: prepared.append("once")})
+    assert supervisor.states() == {}
+    supervisor.start(program)
+    pid = ask(program)["pid"]
+    supervisor.start(program)
+    Supervisor(settings).start(program)
+    assert ask(program)["pid"] == pid
+    assert prepared == ["once"]
+    assert until(lambda: supervisor.states() == {"web": "RUNNING"})
+    supervisor.stop("web")
+    assert supervisor.states() == {}
+    assert not lives(int(str(pid)))
+    assert not list((settings.home / "supervisor" / "programs").iterdir())
+    supervisor.stop("web")
+    supervisor.stop("never started")
+
+
+def test_a_changed_description_replaces_the_program(supervisor: Supervisor) -> None:
+    program = server()
+    supervisor.start(program)
+    pid = ask(program)["pid"]
+    supervisor.start(Program(**{**vars(program), "env": {"NEW": "yes"}}))
+    answer = ask(program)
+    assert answer["pid"] != pid
+    assert answer["env"]["NEW"] == "yes"  # type: ignore[index]
+
+
+def test_no_character_of_argv_or_environment_is_special(supervisor: Supervisor, tmp_path: Path) -> None:
+    odd = "100% %(here)s %(ENV_HOME)s ; # \"quoted\" 'single' back\\slash, comma=equals\nnew line é"
+    program = server("odd.name-1", odd, "", ODD=odd)
+    folder = tmp_path / "a folder; 50%"
+    folder.mkdir()
+    supervisor.start(Program(**{**vars(program), "cwd": str(folder)}))
+    answer = ask(program)
+    assert answer["argv"] == [odd, ""]
+    assert answer["env"]["ODD"] == odd  # type: ignore[index]
+    assert answer["cwd"] == str(folder)
+
+
+def test_a_home_with_odd_characters_and_a_long_path(settings: Settings, tmp_path: Path) -> None:
+    home = tmp_path / f"50% of; #{'x' * 120}" / "home"
+    supervisor = Supervisor(settings.model_copy(update={"home": home}))
+    try:
+        supervisor.start(server())
+        assert until(lambda: supervisor.states() == {"web": "RUNNING"})
+    finally:
+        supervisor.stop_all()
+
+
+def test_secrets_are_for_this_user_alone(supervisor: Supervisor, settings: Settings) -> None:
+    supervisor.start(server(PASSWORD="secret"))
+    files = list((settings.home / "supervisor" / "programs").iterdir())
+    assert len(files) == 2
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE((settings.home / "supervisor" / "supervisor.sock").stat().st_mode) == 0o600
+
+
+def test_the_environment_is_the_programs_own(
+    supervisor: Supervisor, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIPWAY_HOME", "/somewhere/else")
+    monkeypatch.setenv("AWS_REGION", "here")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    program = server(MINE="1")
+    supervisor.start(program)
+    env = ask(program)["env"]
+    assert isinstance(env, dict)
+    assert "SLIPWAY_HOME" not in env
+    assert (env["MINE"], env["AWS_REGION"]) == ("1", "here")
+    assert env["SLIPWAY_STACK"] == str(settings.home)
+    assert env["NO_PROXY"] == "example.org,127.0.0.1,localhost"
+
+
+def test_a_crashed_program_is_restarted(supervisor: Supervisor) -> None:
+    program = server()
+    supervisor.start(program)
+    pid = int(str(ask(program)["pid"]))
+    until(lambda: supervisor.states()["web"] == "RUNNING")
+    psutil.Process(pid).kill()
+
+    def other() -> bool:
+        try:
+            return ask(program)["pid"] != pid
+        except httpx.HTTPError:
+            return False
+
+    assert until(other)
+    supervisor.start(program)  # one that is restarting is waited for, not failed
+
+
+def test_a_failing_start_says_why_and_leaves_nothing(supervisor: Supervisor, settings: Settings) -> None:
+    code = (
+        "import sys, time; print('\\n'.join(f'line {i}' for i in range(40)));"
+        "time.sleep(SECONDS); sys.exit('no licence')"
+    )
+    for seconds in (0, 1.5):  # before and after supervisor counts it as running
+        with pytest.raises(Unavailable) as caught:
+            supervisor.start(script(code.replace("SECONDS", str(seconds))))
+        message = str(caught.value)
+        assert "web ended before it was ready" in message
+        assert "no licence" in message
+        assert "line 39" in message
+        assert "line 20" not in message
+        assert str(settings.home / "supervisor" / "logs" / "web.log") in message
+        assert supervisor.states() == {}
+
+
+def test_the_log_of_an_earlier_start_is_not_quoted(supervisor: Supervisor) -> None:
+    for word in ("first", "second"):
+        with pytest.raises(Unavailable) as caught:
+            supervisor.start(script(f"raise SystemExit('{word} reason')"))
+    assert "second reason" in str(caught.value)
+    assert "first reason" not in str(caught.value)
+
+
+def test_what_cannot_be_executed_says_so(supervisor: Supervisor) -> None:
+    with pytest.raises(Unavailable, match=r"/no/such/server cannot be executed: .*No such file"):
+        supervisor.start(Program("web", ("/no/such/server",), ready_url="http://127.0.0.1:9/"))
+
+
+def test_a_program_that_is_never_ready_is_taken_down(supervisor: Supervisor) -> None:
+    with pytest.raises(Unavailable, match=r"web was not ready after 1\.5 s, silently"):
+        supervisor.start(script("import time; time.sleep(60)", ready_timeout_s=1.5, stop_timeout_s=1))
+    assert supervisor.states() == {}
+
+
+def test_cancelled_waits_no_longer(supervisor: Supervisor) -> None:
+    threading.Timer(0.5, supervisor.cancelled.set).start()
+    supervisor.start(script("import time; time.sleep(60)", ready_timeout_s=30, stop_timeout_s=1))
+    assert set(supervisor.states()) == {"web"}
+
+
+def test_a_name_that_supervisor_could_misread_is_refused(supervisor: Supervisor) -> None:
+    with pytest.raises(Invalid, match="cannot name a program"):
+        supervisor.start(script("", name="a:b]\nx=1"))
+
+
+def test_ports_in_use_are_all_named_with_who_holds_them(supervisor: Supervisor, settings: Settings) -> None:
+    with socket.socket() as one, socket.socket() as two:
+        for held in (one, two):
+            held.bind(("127.0.0.1", 0))
+            held.listen()
+        ports = {"airflow_port": one.getsockname()[1], "triton_grpc_port": two.getsockname()[1]}
+        with pytest.raises(Invalid) as caught:
+            supervisor.start(Program("web", (sys.executable,), ports=ports))
+    first, second = caught.value.problems
+    assert f"port {ports['airflow_port']} is in use by process {os.getpid()} (" in first.what
+    assert first.where == f"web, SLIPWAY_AIRFLOW_PORT={ports['airflow_port']}"
+    assert "set SLIPWAY_AIRFLOW_PORT to a free port, or end that process" in first.remedy
+    assert "SLIPWAY_TRITON_GRPC_PORT" in second.where
+    assert supervisor.states() == {}
+
+
+def test_ports_twice_without_setting_or_address(settings: Settings) -> None:
+    (port,) = free_ports("127.0.0.1", 1)
+    twice = [Program("a", (), ports={"mlflow_port": port}), Program("b", (), ports={"http": port})]
+    with pytest.raises(Invalid, match=f"b, http {port}: port {port} is given to SLIPWAY_MLFLOW_PORT too"):
+        require_free(settings, twice)
+    elsewhere = settings.model_copy(update={"host": "192.0.2.1"})
+    with pytest.raises(Invalid, match=r"SLIPWAY_HOST: 192\.0\.2\.1 is no address of this machine"):
+        require_free(elsewhere, twice[:1])
+    require_free(settings, twice[:1])
+
+
+def test_a_home_that_cannot_be_written(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    supervisor = Supervisor(settings.model_copy(update={"home": tmp_path / "file"}))
+    with pytest.raises(Invalid, match="cannot be written: Not a directory"):
+        supervisor.start(server())
+    assert supervisor.stop_all() == ()
+
+
+def test_many_callers_at_once_get_one_process_each(supervisor: Supervisor, settings: Settings) -> None:
+    shared, others = server(), [server(f"other-{number}") for number in range(2)]
+    code = (
+        "import json, sys; from pathlib import Path; from pipeline.program import Program;"
+        "from pipeline.settings import Settings; from pipeline.supervisor import Supervisor;"
+        "Supervisor(Settings(home=Path(sys.argv[1]))).start(Program(**json.loads(sys.argv[2])))"
+    )
+    described = {**vars(shared), "env": dict(shared.env)}
+    with ThreadPoolExecutor(6) as pool:
+        outside = pool.submit(
+            subprocess.run,
+            [sys.executable, "-c", code, str(settings.home), json.dumps(described)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for result in [pool.submit(Supervisor(settings).start, program) for program in (shared, shared, *others)]:
+            result.result()
+        assert outside.result().returncode == 0, outside.result().stderr
+    assert set(supervisor.states()) == {"web", "other-0", "other-1"}
+    daemons = [process for process in marked(settings.home) if "supervisor.supervisord" in process.cmdline()]
+    assert len(daemons) == 1
+
+
+def test_stop_all_ends_strays_and_the_stubborn_and_nothing_else(supervisor: Supervisor, settings: Settings) -> None:
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        supervisor.start(server("strays", STRAY="1"))
+        supervisor.start(server("stubborn", STUBBORN="1"))
+        processes = marked(settings.home)
+        report = supervisor.stop_all()
+        assert report[:2] == ("strays", "stubborn")
+        assert len(report) == 3
+        assert report[2].startswith("orphan ")
+        assert "time.sleep(300)" in report[2]
+        assert await_end(processes, 0.0)
+        assert marked(settings.home) == []
+        assert bystander.poll() is None
+        assert supervisor.states() == {}
+        assert supervisor.stop_all() == ()
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_what_a_dead_supervisor_left_is_ended_before_a_new_one(supervisor: Supervisor, settings: Settings) -> None:
+    program = server()
+    supervisor.start(program)
+    orphan = int(str(ask(program)["pid"]))
+    daemon = psutil.Process(orphan).parent()
+    assert daemon is not None
+    daemon.kill()
+    assert await_end([daemon], 5.0)
+    assert lives(orphan)
+    with pytest.raises(Unavailable, match="the supervisor does not answer"), supervisor._daemon.call() as rpc:
+        rpc.getState()
+    supervisor.start(program)
+    assert not lives(orphan)
+    assert until(lambda: supervisor.states() == {"web": "RUNNING"})
+
+
+def test_a_supervisor_that_cannot_start_says_why(supervisor: Supervisor, settings: Settings) -> None:
+    blocked = settings.home / "supervisor" / "supervisord.log"
+    blocked.mkdir(parents=True)
+    with pytest.raises(Unavailable, match="supervisord did not start: "):
+        supervisor.start(server())
+
+
+def test_sweep_kills_what_ignores_term_and_spares_its_caller(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.sweep.TERM_S", 0.5)
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, **mark(settings.home)}, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    assert [report.split()[0] for report in sweep(settings.home)] == [str(child.pid)]
+    assert child.wait() == -9
+    child.stdout.close()
+    code = f"from pathlib import Path; from pipeline.sweep import sweep; print(sweep(Path({str(settings.home)!r})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **mark(settings.home)}, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"()\n")
