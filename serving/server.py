@@ -35,12 +35,14 @@ def program(settings: Settings) -> Program:
     return _program(settings, SERVING, repository(settings), ports)
 
 
-def challenger_program(settings: Settings, name: str, version: int, models: Path) -> tuple[Program, str, str]:
-    """A server of its own for a challenger, on free ports: (program, HTTP host:port, gRPC host:port)."""
-    http, grpc, metrics = free_ports(settings.host, 3)
-    ports = {"http": http, "grpc": grpc, "metrics": metrics}
-    challenger = _program(settings, f"challenger-{name}-{version}", models, ports)
-    return challenger, f"{settings.host}:{http}", f"{settings.host}:{grpc}"
+def challenger_program(settings: Settings, name: str, version: int, models: Path, http: int, grpc: int) -> Program:
+    """A server of its own for a challenger; the same arguments describe the same server."""
+    return _program(settings, challenger_name(name, version), models, {"http": http, "grpc": grpc})
+
+
+def challenger_name(name: str, version: int) -> str:
+    """The challenger's name in the supervisor."""
+    return f"challenger-{name}-{version}"
 
 
 def free_ports(host: str, count: int) -> tuple[int, ...]:
@@ -75,7 +77,7 @@ def libpython() -> Path:
 def _program(settings: Settings, name: str, models: Path, ports: dict[str, int]) -> Program:
     root = settings.triton_dir
     server = root / "server" / "pytriton" / "tritonserver"
-    http, grpc, metrics = ports.values()
+    http, grpc, *metrics = ports.values()
     prefix = _shm_prefix(settings, name)
     host = settings.host
     argv = (
@@ -87,8 +89,8 @@ def _program(settings: Settings, name: str, models: Path, ports: dict[str, int])
         f"--http-port={http}",
         f"--grpc-address={host}",
         f"--grpc-port={grpc}",
-        f"--metrics-address={host}",
-        f"--metrics-port={metrics}",
+        *(f"--metrics-port={port}" for port in metrics),
+        f"--metrics-address={host}" if metrics else "--allow-metrics=false",
         "--model-control-mode=explicit",
         "--load-model=*",
         "--exit-on-error=false",  # one model that fails must not take the others down

@@ -1,0 +1,151 @@
+"""What serves: versions in the repository of the serving Triton, and the one switch that moves traffic among them.
+
+Of each model: `packages/NAME/N` (kept, verified), `repository/NAME/N` (immutable), `repository/NAME/config.pbtxt`
+(the switch, replaced at once). Killed between any two writes, the old version serves on or the new one does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from pipeline.errors import Invalid, SlipwayError, Unavailable
+from pipeline.settings import Settings
+from serving.model_config import FILE
+from serving.package import verify
+from serving.probe import probe
+from serving.server import repository
+from serving.triton import TritonClient
+
+LOCK_S = 120.0
+
+
+@dataclass(frozen=True)
+class Live:
+    """One model on the serving Triton."""
+
+    settings: Settings
+    name: str
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Only one process at a time changes what serves. Raises Unavailable when another takes too long."""
+        path = self.settings.home / "serving" / "locks" / f"{self.name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(path, timeout=LOCK_S):
+                yield
+        except filelock.Timeout:
+            raise Unavailable(f"another promotion of {self.name} is under way", str(path), "run again later") from None
+
+    def package(self, version: int) -> Path:
+        """Where the package of a version is kept."""
+        return self.settings.home / "serving" / "packages" / self.name / str(version)
+
+    def keep(self, source: Path, version: int, digest: str) -> None:
+        """Keep a version's package, verified; one that is there and whole stays. Raises Invalid for one that is not."""
+        kept = self.package(version)
+        if kept.is_dir():
+            try:
+                verify(kept, digest)
+                return
+            except Invalid:
+                shutil.rmtree(kept)  # a broken copy: the store has the whole one
+        place(source, kept)
+        try:
+            verify(kept, digest)
+        except Invalid:
+            shutil.rmtree(kept, ignore_errors=True)
+            raise
+
+    def switch(self, version: int, digest: str, onnx_digest: str) -> None:
+        """Serve a kept version: its directory, then the switch, then Triton, then a real answer.
+
+        When Triton cannot serve it, the switch goes back and what served before serves on.
+
+        Raises:
+            Invalid: the package is not whole, or does not load. A retry does not help.
+            Unavailable: Triton does not answer. A retry helps.
+        """
+        kept, model = self.package(version), repository(self.settings) / self.name
+        verify(kept, digest)
+        target = model / str(version)
+        if target.is_dir():
+            shutil.rmtree(target) if not _same(kept / str(version), target) else None
+        if not target.is_dir():
+            place(kept / str(version), target)
+        config = model / FILE
+        before = config.read_bytes() if config.is_file() else None
+        replace(config, (kept / FILE).read_bytes())
+        with TritonClient(self.settings.triton_grpc, self.settings.timeout_s) as client:
+            try:
+                client.load(self.name)
+                probe(client, self.name, version, onnx_digest)
+            except Invalid:
+                self._back(client, config, before)
+                raise
+
+    def _back(self, client: TritonClient, config: Path, before: bytes | None) -> None:
+        """The switch as it was; with no version before, the model leaves the server."""
+        try:
+            if before is None:
+                config.unlink(missing_ok=True)
+                client.unload(self.name)
+            else:
+                replace(config, before)
+                client.load(self.name)
+        except SlipwayError:  # the caller's own error tells more; the old version is loaded in any case
+            return
+
+    def prune(self, keep: set[int]) -> None:
+        """Remove versions that neither serve nor are kept for a roll-back."""
+        for parent in (self.package(0).parent, repository(self.settings) / self.name):
+            for folder in parent.glob("[0-9]*"):
+                if folder.is_dir() and int(folder.name) not in keep:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def place(source: Path, target: Path) -> None:
+    """Copy a folder beside its target, write it through to the disk, then rename: it is there whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    try:
+        shutil.copytree(source, beside, symlinks=True)
+        for path in beside.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                _flush(path)
+        beside.rename(target)
+        _flush(target.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Replace a file at once and durably."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    beside.write_bytes(content)
+    _flush(beside)
+    beside.replace(path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _same(left: Path, right: Path) -> bool:
+    files = sorted(path.relative_to(left) for path in left.rglob("*") if path.is_file())
+    others = sorted(path.relative_to(right) for path in right.rglob("*") if path.is_file())
+    return files == others and all((left / name).read_bytes() == (right / name).read_bytes() for name in files)
