@@ -1,0 +1,159 @@
+"""A gate is a DeepEval metric that judges evidence, and refuses whatever it cannot judge. The importer of deepeval."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.columns import RowSchema
+from pipeline.errors import Invalid
+from pipeline.refs import Verdict
+from pipeline.spec import PipelineSpec
+from pipeline.tensors import Tensors
+from serving.triton import TritonClient
+
+# DeepEval phones home, writes a folder and reads .env files unless it is told not to, before it is imported.
+for _name, _value in {
+    "DEEPEVAL_TELEMETRY_OPT_OUT": "YES",
+    "DEEPEVAL_DISABLE_DOTENV": "1",
+    "DEEPEVAL_FILE_SYSTEM": "READ_ONLY",
+    "DEEPEVAL_DISABLE_LEGACY_KEYFILE": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+from deepeval import evaluate  # noqa: E402
+from deepeval.evaluate.configs import AsyncConfig, CacheConfig, DisplayConfig, ErrorConfig  # noqa: E402
+from deepeval.metrics import BaseMetric  # noqa: E402
+from deepeval.test_case import LLMTestCase  # noqa: E402
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that serves now, and its answers to the same rows; `problem` says why there are none."""
+
+    version: int
+    onnx_digest: str
+    answers: Floats | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that gates look at: held-out rows, and what native model, challenger and champion answer to them."""
+
+    spec: PipelineSpec
+    schema: RowSchema
+    tensors: Tensors
+    target: npt.NDArray[np.float64]
+    native: Floats
+    served: Floats
+    onnx_digest: str
+    champion: Champion | None
+    challenger: TritonClient
+    version: int
+
+    def ask(self, tensors: Tensors) -> Floats:
+        """(rows, width): the challenger's answers to other rows."""
+        return self.challenger.replay(self.spec.name, tensors, self.schema.output, str(self.version))
+
+
+class Gate(BaseMetric):  # type: ignore[misc]
+    """One question about a challenger. Subclasses name themselves and judge."""
+
+    name = ""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.verdict: Verdict | None = None
+        self.threshold = 1.0
+        self.score: float | None = None
+        self.success: bool | None = None
+        self.reason: str | None = None
+        self.error: str | None = None
+        self.async_mode = self.strict_mode = self.verbose_mode = False
+        self.include_reason = True
+
+    def judge(self) -> Verdict:
+        """The verdict on the evidence. Raises Unavailable when a server does not answer (a retry helps)."""
+        raise NotImplementedError
+
+    def measure(self, test_case: LLMTestCase, *args: Any, **kwargs: Any) -> float:
+        """DeepEval's entry: 1 when passed. What cannot be judged is refused."""
+        try:
+            self.verdict = self.judge()
+        except (Invalid, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            self.verdict = self.refused(f"could not be judged: {error}")
+        self.success, self.reason = self.verdict.passed, self.verdict.reason
+        self.score = score = 1.0 if self.verdict.passed else 0.0
+        return score
+
+    async def a_measure(self, test_case: LLMTestCase, *args: Any, **kwargs: Any) -> float:
+        """The same; gates share servers, so they run one after the other."""
+        return self.measure(test_case)
+
+    def is_successful(self) -> bool:
+        """Whether the gate passed; one that has not been asked has not."""
+        return self.success is True
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    def passed(self, reason: str, **numbers: Any) -> Verdict:
+        """A verdict that lets the challenger through."""
+        return _verdict(self.name, True, reason, numbers)
+
+    def refused(self, reason: str, **numbers: Any) -> Verdict:
+        """A verdict that stops it."""
+        return _verdict(self.name, False, reason, numbers)
+
+
+def judge(gates: Sequence[Gate]) -> tuple[Verdict, ...]:
+    """Every gate's verdict, run by DeepEval as metrics of one test case; what it does not count as passed is refused.
+
+    Raises Unavailable when a server does not answer. A retry helps.
+    """
+    evidence = gates[0].evidence
+    case = LLMTestCase(
+        input=f"{len(evidence.target)} held-out rows",
+        actual_output=f"{evidence.spec.name} version {evidence.version}",
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        result = evaluate(
+            [case],
+            list(gates),
+            display_config=DisplayConfig(show_indicator=False, print_results=False),
+            async_config=AsyncConfig(run_async=False),
+            cache_config=CacheConfig(write_cache=False),
+            error_config=ErrorConfig(ignore_errors=False),
+        )
+    counted = {item.name: item.success is True for item in result.test_results[0].metrics_data or []}
+    verdicts = []
+    for gate in gates:
+        verdict = gate.verdict or gate.refused("was not asked")
+        if verdict.passed and not counted.get(gate.name, False):
+            verdict = gate.refused("DeepEval did not count it as passed")
+        verdicts.append(verdict)
+    return tuple(verdicts)
+
+
+def _verdict(gate: str, passed: bool, reason: str, numbers: dict[str, Any]) -> Verdict:
+    observed, bound = numbers.pop("observed", None), numbers.pop("bound", None)
+    plain = {key: float(value) for key, value in numbers.items() if value is not None and np.isfinite(value)}
+    return Verdict(
+        gate=gate,
+        passed=passed,
+        reason=reason,
+        observed=None if observed is None or not np.isfinite(observed) else float(observed),
+        bound=None if bound is None else float(bound),
+        numbers=plain,
+    )
