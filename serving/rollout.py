@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from pipeline.errors import Invalid
+from pipeline.ports import free_ports
 from pipeline.program import Program
 from pipeline.refs import PackageRef, RolloutRef
 from pipeline.run import Run
@@ -16,7 +17,7 @@ from pipeline.supervisor import Supervisor
 from serving.live import place
 from serving.package import verify
 from serving.probe import probe
-from serving.server import challenger_name, challenger_program, free_ports
+from serving.server import challenger_name, challenger_program
 from serving.triton import TritonClient
 
 

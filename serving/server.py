@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import sys
 import sysconfig
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -43,15 +41,6 @@ def challenger_program(settings: Settings, name: str, version: int, models: Path
 def challenger_name(name: str, version: int) -> str:
     """The challenger's name in the supervisor."""
     return f"challenger-{name}-{version}"
-
-
-def free_ports(host: str, count: int) -> tuple[int, ...]:
-    """Ports that nobody listens on now; all are held until all are found, so they differ."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((host, 0))
-        return tuple(int(one.getsockname()[1]) for one in sockets)
 
 
 def libpython() -> Path:
@@ -99,12 +88,12 @@ def _program(settings: Settings, name: str, models: Path, ports: dict[str, int])
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--log-info=false",
     )
-    libraries = (root / "server" / "nvidia_pytriton.libs", _library_folder())
+    libraries = [str(root / "server" / "nvidia_pytriton.libs"), *_library_folders()]
     return Program(
         name=name,
         argv=argv,
         env={
-            "LD_LIBRARY_PATH": os.pathsep.join(str(folder) for folder in libraries),
+            "LD_LIBRARY_PATH": os.pathsep.join(libraries),
             "PATH": os.pathsep.join([str(root / "env" / "bin"), "/usr/local/bin", "/usr/bin", "/bin"]),
             "OMP_NUM_THREADS": "1",
         },
@@ -126,11 +115,11 @@ def _prepare(root: Path, models: Path, prefix: str) -> None:
         stale.unlink(missing_ok=True)
 
 
-def _library_folder() -> str:
+def _library_folders() -> list[str]:
     try:
-        return str(libpython().parent)
+        return [str(libpython().parent)]
     except Invalid:
-        return ""  # said when the program is prepared
+        return []  # said when the program is prepared
 
 
 def _shm_prefix(settings: Settings, name: str) -> str:
