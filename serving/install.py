@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
+from pipeline.digest import digest_file, digest_json
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.settings import Settings, read_settings
 from serving.server import libpython
 
 FILES = Path(__file__).parent / "server_files"
 MIN_GLIBC = (2, 35)
-READY = ".installed"
+READY = ".ready"  # holds the digest of what was installed; `make` goes by its time
 log = logging.getLogger("slipway")
 
 
@@ -24,23 +27,41 @@ def install(settings: Settings) -> None:
     """Install server, backends and the backend's environment into `settings.triton_dir`, whole or not at all.
 
     Raises:
-        Invalid: this machine cannot run it. A retry does not help.
-        Unavailable: a download failed. A retry helps.
+        Invalid: this machine cannot run it, or the folder may not be written. A retry does not help.
+        Unavailable: a download failed, or the disk is full. A retry helps.
     """
     _require_platform()
     _require_libpython()
-    target = settings.triton_dir
+    target, wanted = settings.triton_dir, _wanted()
+    ready = target / READY
+    if ready.is_file() and ready.read_text(encoding="utf-8") == wanted:
+        log.info("tritonserver is installed in %s", target)
+        return
     fresh = target.with_name(f"{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    log.info("installing tritonserver into %s", target)
-    _uv("pip", "install", "--no-deps", "--target", str(fresh / "server"), "-r", str(FILES / "server.txt"))
-    _uv("venv", "--python", sys.executable, "--relocatable", str(fresh / "env"))
-    _uv("pip", "install", "--python", str(fresh / "env" / "bin" / "python"), "-r", str(FILES / "backend.txt"))
-    _backends(fresh)
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+    python = fresh / "env" / "bin" / "python"
+    try:
+        fresh.mkdir(parents=True)
+        log.info("installing tritonserver into %s", target)
+        _pip(sys.executable, "--no-deps", "--target", str(fresh / "server"), "-r", str(FILES / "server.txt"))
+        log.info("installing the environment of its backend")
+        venv.create(fresh / "env", symlinks=True)
+        _pip(str(python), "-r", str(FILES / "backend.txt"))
+        _backends(fresh)
+        (fresh / READY).write_text(wanted, encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+    except OSError as error:
+        kind = Unavailable if error.errno in (errno.ENOSPC, errno.EDQUOT) else Invalid
+        remedy = "make room, or set SLIPWAY_TRITON_DIR"
+        raise kind(f"cannot be written: {error.strerror}", str(error.filename or fresh), remedy) from error
     log.info("tritonserver is ready")
+
+
+def _wanted() -> str:
+    """What an installation follows from: these files, and this Python."""
+    files = sorted(path for path in FILES.iterdir() if path.is_file())
+    return digest_json([sys.version, sys.base_prefix, *(digest_file(path) for path in (*files, Path(__file__)))])
 
 
 def _backends(root: Path) -> None:
@@ -89,18 +110,16 @@ def _require_libpython() -> None:
         libpython()
 
 
-def _uv(*arguments: str) -> None:
+def _pip(python: str, *arguments: str) -> None:
+    """Install into the environment of `python`; by uv where it is there, which is ten times faster."""
     uv = Path(sys.prefix) / "bin" / "uv"
-    command = (
-        [str(uv), *arguments[:2], "--quiet", *arguments[2:]]
-        if arguments[0] == "pip"
-        else [str(uv), "venv", "--quiet", *arguments[1:]]
-    )
+    tool = [str(uv), "pip"] if uv.is_file() else [sys.executable, "-m", "pip", "--python", python]
+    chosen = ["--python", python] if uv.is_file() else []
+    command = [*tool, "install", "--quiet", *chosen, *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise Unavailable(
-            f"the download failed: {done.stderr.strip()[-500:]}", "tritonserver", "run again with a network"
-        )
+        said = done.stderr.strip()[-500:]
+        raise Unavailable(f"the download failed: {said}", "tritonserver", "run it again with a network")
 
 
 def main() -> int:

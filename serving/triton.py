@@ -13,12 +13,24 @@ import numpy.typing as npt
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from pipeline.errors import Invalid, Unavailable
+from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.tensors import Tensors
 
 Floats = npt.NDArray[np.float32]
 LOAD_TIMEOUT_S = 120.0  # a large graph takes its time
-_OURS = ("StatusCode.INVALID_ARGUMENT", "StatusCode.NOT_FOUND", "StatusCode.UNIMPLEMENTED")
+_REFUSED = (
+    "StatusCode.INVALID_ARGUMENT",
+    "StatusCode.NOT_FOUND",
+    "StatusCode.UNIMPLEMENTED",
+    None,
+)  # None: by the client
+_SILENT = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
+_CHANNEL = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),  # the servers are this machine's or the cluster's own
+    ("grpc.initial_reconnect_backoff_ms", 200),  # a server that starts again is found at once
+]
 
 
 class TritonClient:
@@ -32,7 +44,7 @@ class TritonClient:
     def __init__(self, address: str, timeout_s: float) -> None:
         self.address = address
         self.timeout_s = timeout_s
-        self._client = grpc.InferenceServerClient(address)
+        self._client = grpc.InferenceServerClient(address, channel_args=_CHANNEL)
 
     def __enter__(self) -> TritonClient:
         return self
@@ -47,11 +59,7 @@ class TritonClient:
         try:
             yield
         except InferenceServerException as error:
-            message = " ".join(str(error.message()).split())[:400]
-            if error.status() in _OURS:
-                raise Invalid(f"{what}: Triton refuses: {message}", self.address, "correct the request") from error
-            remedy = "start it with `slipway up`, or wait for it"
-            raise Unavailable(f"{what}: Triton does not answer: {message}", self.address, remedy) from error
+            raise _failure(what, self.address, error) from error
 
     def ready(self) -> bool:
         """Whether the server says that it is ready."""
@@ -73,9 +81,10 @@ class TritonClient:
             try:
                 self._client.load_model(name, client_timeout=LOAD_TIMEOUT_S)
             except InferenceServerException as error:
-                if error.status() == "StatusCode.INTERNAL":  # a model that cannot be loaded, not a server in trouble
-                    raise Invalid(f"Triton cannot load {name}: {error.message()}"[:600], self.address) from error
-                raise
+                if error.status() in _SILENT:
+                    raise
+                remedy = "look at its files in the model repository; what was loaded before serves on"
+                raise Invalid(f"Triton cannot load {name}: {_said(error)}", self.address, remedy) from error
 
     def unload(self, name: str) -> None:
         """Unload a model, if it is loaded."""
@@ -115,8 +124,10 @@ class TritonClient:
         return np.asarray(answer, dtype=np.float32)
 
     def replay(self, name: str, tensors: Tensors, output: str, version: str = "", batch: int = 256) -> Floats:
-        """(rows, width) float32: every row's answer, in order, in requests of `batch` rows."""
-        rows = len(next(iter(tensors.values())))
+        """(rows, width) float32: every row's answer, in order, in requests of `batch` rows. Invalid without rows."""
+        rows = max((len(value) for value in tensors.values()), default=0)
+        if rows == 0:
+            raise Invalid(f"no rows to ask {name} about", self.address, "give it at least one")
         parts = [
             self.infer(name, {key: value[at : at + batch] for key, value in tensors.items()}, output, version)
             for at in range(0, rows, batch)
@@ -126,8 +137,35 @@ class TritonClient:
 
 def _input(name: str, value: npt.NDArray[np.generic]) -> Any:
     tensor = grpc.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
-    tensor.set_data_from_numpy(value)
+    try:
+        tensor.set_data_from_numpy(value)
+    except UnicodeEncodeError as error:
+        raise Invalid(f"{error.object!r} is no valid text", f"input {name}", "send characters of Unicode") from error
     return tensor
+
+
+def _failure(what: str, address: str, error: InferenceServerException) -> SlipwayError:
+    """Triton's refusal or failure in the house's terms; a dead process shows in an inference alone."""
+    message, status = _said(error), error.status()
+    if status in _REFUSED:
+        if "unknown model" in message:
+            return Invalid(f"{what}: it is not loaded: {message}", address, "load it, or promote a version of it")
+        return Invalid(f"{what}: Triton refuses: {message}", address, "correct the request")
+    if "is not healthy" in message:
+        remedy = "unload and load the model, or restart the server: `slipway down`, then `slipway up`"
+        return Unavailable(f"{what}: the model's process has ended: {message}", address, remedy)
+    if status in _SILENT:
+        remedy = "start it with `slipway up`, or wait for it"
+        return Unavailable(f"{what}: Triton does not answer: {message}", address, remedy)
+    return Unavailable(f"{what}: Triton fails: {message}", address, "look at the server's log")
+
+
+def _said(error: InferenceServerException) -> str:
+    """What the server said, on one line, without its request id, its advice and a backend's traceback."""
+    text = str(error.message()).removeprefix("[request id: <id_unknown>] ")
+    for end in ("\n\nAt:", " NOTE: "):
+        text = text.split(end, maxsplit=1)[0]
+    return " ".join(text.split())[:400]
 
 
 def parse_config(text: str) -> dict[str, Any]:

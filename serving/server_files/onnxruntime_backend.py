@@ -41,20 +41,18 @@ class TritonPythonModel:
     def auto_complete_config(config: Any) -> Any:
         """Fill inputs and outputs that config.pbtxt leaves out, from the graph."""
         described = config.as_dict()
-        if described.get("input") and described.get("output"):
+        if described["input"] and described["output"]:
             return config
-        path = _newest(Path(Path("/proc/self/cmdline").read_bytes().split(b"\0")[1].decode()).parent)
+        model = Path(Path("/proc/self/cmdline").read_bytes().split(b"\0")[1].decode()).parent  # said nowhere else
+        path = _newest(model) / (described.get("default_model_filename") or FILE)
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         batched = described.get("max_batch_size", 0) > 0
-        for declared, nodes, add in (
-            (described["input"], session.get_inputs(), config.add_input),
-            (described["output"], session.get_outputs(), config.add_output),
+        for declared, nodes in (
+            (described["input"], session.get_inputs()),
+            (described["output"], session.get_outputs()),
         ):
             names = {item["name"] for item in declared}
-            for node in nodes:
-                if node.name not in names:
-                    shape = [size if isinstance(size, int) else -1 for size in node.shape]
-                    add({"name": node.name, "data_type": TYPES[node.type], "dims": shape[1:] if batched else shape})
+            declared.extend(_described(node, batched) for node in nodes if node.name not in names)
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -64,11 +62,15 @@ class TritonPythonModel:
                 f"numpy {np.__version__} makes this server answer with zero bytes: install numpy<2 beside the backend"
             )
         config = json.loads(args["model_config"])
+        first = args["model_instance_name"].endswith("_0")  # says for all what would be said by each
+        if first and config.get("optimization", {}).get("execution_accelerators"):
+            pb_utils.Logger.log_warn("execution_accelerators have no effect in this backend: ONNX Runtime's own run")
         options = {key: item.get("string_value", "") for key, item in config.get("parameters", {}).items()}
         file = config.get("default_model_filename") or FILE
         path = Path(args["model_repository"]) / args["model_version"] / file
         self.names = [item["name"] for item in config["output"]]
-        self.session = ort.InferenceSession(str(path), _session_options(options), providers=_providers(args))
+        providers = _providers(args["model_instance_kind"], first)
+        self.session = ort.InferenceSession(str(path), _session_options(options), providers=providers)
         self.batched = config.get("max_batch_size", 0) > 0
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -95,7 +97,8 @@ class TritonPythonModel:
         try:
             return self._response(request, self.session.run(self.names, inputs))
         except Exception as error:  # noqa: BLE001 (the client is told; the server serves on)
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
+            kind = pb_utils.TritonError.INVALID_ARG if _by_input(error) else pb_utils.TritonError.INTERNAL
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), kind))
 
     def _response(self, request: Any, outputs: list[np.ndarray]) -> Any:
         wanted = set(request.requested_output_names())
@@ -129,17 +132,32 @@ def _session_options(options: dict[str, str]) -> ort.SessionOptions:
     return result
 
 
-def _providers(args: dict[str, str]) -> list[str]:
+def _providers(kind: str, first: bool) -> list[str]:
     """CUDA where the instance lies on a GPU and the package has it; a GPU that cannot be used is said once."""
-    if args.get("model_instance_kind") == "GPU":
+    if kind == "GPU":
         if "CUDAExecutionProvider" in ort.get_available_providers():
             return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-        pb_utils.Logger.log_warn("this onnxruntime has no CUDA: the instance answers from the CPU")
+        if first:
+            pb_utils.Logger.log_warn("this onnxruntime has no CUDA: the instance answers from the CPU")
     return ["CPUExecutionProvider"]
+
+
+def _described(node: Any, batched: bool) -> dict[str, Any]:
+    """A graph's input or output in the terms of config.pbtxt."""
+    dims = [size if isinstance(size, int) else -1 for size in node.shape][1 if batched else 0 :]
+    described = {"name": node.name, "data_type": TYPES[node.type], "dims": dims or [1]}
+    if not dims:  # one value a row, such as a label: Triton knows no empty dims
+        described["reshape"] = {"shape": []}
+    return described
+
+
+def _by_input(error: Exception) -> bool:
+    """Whether ONNX Runtime blames the values or shapes of the request."""
+    return type(error).__name__ == "InvalidArgument" or "out of bounds" in str(error)
 
 
 def _newest(model: Path) -> Path:
     versions = sorted((int(path.name), path) for path in model.iterdir() if path.name.isdigit())
     if not versions:
         raise pb_utils.TritonModelException(f"no version below {model}")
-    return versions[-1][1] / FILE
+    return versions[-1][1]
