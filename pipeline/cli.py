@@ -7,6 +7,7 @@ from collections.abc import Callable
 import typer
 
 from pipeline.commands import author, models, runs, stack
+from pipeline.step import share_cores
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,4 +32,5 @@ spec_app.command()(author.schema)
 
 def main() -> None:
     """Entry point of the `slipway` command."""
+    share_cores()
     app()

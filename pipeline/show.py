@@ -28,6 +28,8 @@ STATES = {
     "waiting": "dim",
 }
 
+SHOWN = ("roc_auc", "accuracy", "f1", "log_loss", "rmse", "mae", "r2")  # of the metrics; MLflow has them all
+
 
 class Board:
     """The tasks of a run with state and time: redrawn on a terminal, a line for each change elsewhere."""
@@ -115,8 +117,8 @@ def _checks(checks: CheckReport) -> list[RenderableType]:
 
 
 def _candidates(evaluation: Evaluation) -> Table:
-    names = sorted({name for score in evaluation.scores for name in score.metrics})
-    names.sort(key=lambda name: name != evaluation.primary)
+    known = {name for score in evaluation.scores for name in score.metrics}
+    names = [name for name in dict.fromkeys((evaluation.primary, *SHOWN)) if name in known]
     rows: list[tuple[RenderableType, ...]] = []
     for score in evaluation.scores:
         style = "bold green" if score.candidate == evaluation.winner else "" if score.passed else "yellow"

@@ -22,6 +22,7 @@ from training.models.base import FEATURES_FILE, Fold, Model, Trainer
 from training.tune import tune
 
 CURVE = "learning_curve"
+SMALL = 200_000  # values of a matrix below which more threads cost more than they bring
 
 
 def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run) -> LoggedModelRef:
@@ -46,7 +47,8 @@ def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run
     run.registry.log_dataset(run_id, dataset)
 
     begin = time.monotonic()
-    trainer = _trainer(candidate, features, run.settings.threads or os.cpu_count() or 1)
+    threads = 1 if x.size < SMALL else run.settings.threads or os.cpu_count() or 1
+    trainer = _trainer(candidate, features, threads)
     tuned = tune(trainer, candidate, dataset.row_schema, x, y, spec.primary, spec.seed, run.log)
     fitted = trainer.fit(Fold(x, y), tuned.params, spec.seed, tuned.length, None)
     fit_s = time.monotonic() - begin

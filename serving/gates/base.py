@@ -127,7 +127,8 @@ def judge(gates: Sequence[Gate]) -> tuple[Verdict, ...]:
         input=f"{len(evidence.target)} held-out rows",
         actual_output=f"{evidence.spec.name} version {evidence.version}",
     )
-    with contextlib.redirect_stdout(io.StringIO()):
+    quiet = io.StringIO()
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         result = evaluate(
             [case],
             list(gates),
