@@ -27,7 +27,7 @@ PRELOADED = (
     "airflow.jobs.scheduler_job_runner",
     "airflow.jobs.triggerer_job_runner",
 )
-GRACE_S = 10.0
+GRACE_S = 5.0
 
 
 def main() -> None:
@@ -73,16 +73,16 @@ def _wait() -> None:
     signal.signal(signal.SIGTERM, stop)
     try:
         _, status = os.wait()
-        sys.exit(f"an Airflow component ended with status {status}: ending the others")
-    finally:
+        sys.stderr.write(f"an Airflow component ended with status {status}: ending the others\n")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(0, signal.SIGTERM)
+    finally:  # SIGTERM came to the whole group: a second one would end the components rudely
         deadline = time.monotonic() + GRACE_S
-        with suppress(ChildProcessError):
+        with suppress(ChildProcessError):  # no child is left
             while time.monotonic() < deadline:
                 if os.waitpid(-1, os.WNOHANG) == (0, 0):
                     time.sleep(0.1)
-            os.killpg(0, signal.SIGKILL)
+        os.killpg(0, signal.SIGKILL)  # what the components have started, and this process
 
 
 if __name__ == "__main__":

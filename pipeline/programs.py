@@ -77,6 +77,7 @@ def airflow(settings: Settings) -> Program:
             "parsing_processes": 1,
         },
         "scheduler": {"scheduler_idle_sleep_time": 0.3},
+        "workers": {"min_heartbeat_interval": 2},  # a slot is free again this long after its task has ended
         "logging": {"colored_console_log": False},
     }
     variables = {
@@ -96,7 +97,8 @@ def airflow(settings: Settings) -> Program:
             "PYTHONPATH": str(settings.root),
         },
         ports={"airflow_port": settings.airflow_port},
-        ready_url=f"{settings.airflow_url}/api/v2/monitor/health",
+        # the tasks' API is built by its first call, in five seconds that the first task would else wait for
+        ready_url=f"{settings.airflow_url}/execution/health",
         ready_timeout_s=180.0,
         cwd=str(settings.root),
         prepare=lambda: _prepare_airflow(settings),

@@ -146,7 +146,9 @@ class Supervisor:
             ended = begun is not None and (state in ("BACKOFF", "EXITED") or info["pid"] not in (first, 0))
             if state == "FATAL" or ended:
                 raise self._failure(program, "ended before it was ready", begun)
-            if answers(program.ready_url) if program.ready_url else state == "RUNNING":
+            # one patient question: a server that prepares itself on the first call does so for each that gives up
+            patience_s = max(deadline - time.monotonic(), 1.0)
+            if answers(program.ready_url, patience_s) if program.ready_url else state == "RUNNING":
                 return
             if time.monotonic() > deadline:
                 raise self._failure(program, f"was not ready after {program.ready_timeout_s:g} s", begun)

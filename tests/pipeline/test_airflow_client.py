@@ -128,11 +128,11 @@ def test_an_expired_token_is_renewed(airflow: AirflowClient) -> None:
 
 def test_airflow_listens_on_this_machine_alone_and_keeps_its_mark(airflow_settings: Settings) -> None:
     processes = marked(airflow_settings.home)
+    pids = {process.pid for process in processes}
     listening = [
         connection.laddr
-        for process in processes
-        for connection in process.net_connections(kind="tcp")
-        if connection.status == psutil.CONN_LISTEN
+        for connection in psutil.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.pid in pids
     ]
     assert (airflow_settings.host, airflow_settings.airflow_port) in listening
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {airflow_settings.host}
