@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import stat
 import subprocess
@@ -19,11 +18,11 @@ import psutil
 import pytest
 
 from pipeline.errors import Invalid, Unavailable
-from pipeline.ports import free_ports, require_free
+from pipeline.ports import free_ports
 from pipeline.program import Program
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
-from pipeline.sweep import await_end, mark, marked, sweep
+from pipeline.sweep import await_end, marked
 
 pytestmark = pytest.mark.stack
 
@@ -225,31 +224,14 @@ def test_a_name_that_supervisor_could_misread_is_refused(supervisor: Supervisor)
         supervisor.start(script("", name="a:b]\nx=1"))
 
 
-def test_ports_in_use_are_all_named_with_who_holds_them(supervisor: Supervisor, settings: Settings) -> None:
-    with socket.socket() as one, socket.socket() as two:
-        for held in (one, two):
-            held.bind(("127.0.0.1", 0))
-            held.listen()
-        ports = {"airflow_port": one.getsockname()[1], "triton_grpc_port": two.getsockname()[1]}
-        with pytest.raises(Invalid) as caught:
-            supervisor.start(Program("web", (sys.executable,), ports=ports))
-    first, second = caught.value.problems
-    assert f"port {ports['airflow_port']} is in use by process {os.getpid()} (" in first.what
-    assert first.where == f"web, SLIPWAY_AIRFLOW_PORT={ports['airflow_port']}"
-    assert "set SLIPWAY_AIRFLOW_PORT to a free port, or end that process" in first.remedy
-    assert "SLIPWAY_TRITON_GRPC_PORT" in second.where
+def test_a_port_in_use_stops_the_start(supervisor: Supervisor) -> None:
+    program = server()
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", program.ports["mlflow_port"]))
+        held.listen()
+        with pytest.raises(Invalid, match="SLIPWAY_MLFLOW_PORT"):
+            supervisor.start(program)
     assert supervisor.states() == {}
-
-
-def test_ports_twice_without_setting_or_address(settings: Settings) -> None:
-    (port,) = free_ports("127.0.0.1", 1)
-    twice = [Program("a", (), ports={"mlflow_port": port}), Program("b", (), ports={"http": port})]
-    with pytest.raises(Invalid, match=f"b, http {port}: port {port} is given to SLIPWAY_MLFLOW_PORT too"):
-        require_free(settings, twice)
-    elsewhere = settings.model_copy(update={"host": "192.0.2.1"})
-    with pytest.raises(Invalid, match=r"SLIPWAY_HOST: 192\.0\.2\.1 is no address of this machine"):
-        require_free(elsewhere, twice[:1])
-    require_free(settings, twice[:1])
 
 
 def test_a_home_that_cannot_be_written(settings: Settings, tmp_path: Path) -> None:
@@ -326,23 +308,3 @@ def test_a_supervisor_that_cannot_start_says_why(supervisor: Supervisor, setting
     blocked.mkdir(parents=True)
     with pytest.raises(Unavailable, match="supervisord did not start: "):
         supervisor.start(server())
-
-
-def test_sweep_kills_what_ignores_term_and_spares_its_caller(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.sweep.TERM_S", 0.5)
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, **mark(settings.home)}, stdout=subprocess.PIPE
-    )
-    assert child.stdout is not None
-    child.stdout.readline()
-    assert [report.split()[0] for report in sweep(settings.home)] == [str(child.pid)]
-    assert child.wait() == -9
-    child.stdout.close()
-    code = f"from pathlib import Path; from pipeline.sweep import sweep; print(sweep(Path({str(settings.home)!r})))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **mark(settings.home)}, capture_output=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, b"()\n")
