@@ -82,7 +82,10 @@ def _file(source: str, base: Path) -> pd.DataFrame:
     try:
         with fsspec.open(url, "rb") as stream:
             content = stream.read()
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if isinstance(error.__cause__, OSError):  # how fsspec tells of a server that does not answer
+            reason = _one_line(error.__cause__)
+            raise Unavailable(f"the source does not answer: {reason}", where, "run again when it does") from error
         raise Invalid("there is no such file", where if "://" in source else url, "correct data.source") from None
     except IsADirectoryError:
         raise Invalid("this is a folder", url, "name one CSV or Parquet file") from None
@@ -125,10 +128,13 @@ def _database(data: Data) -> pd.DataFrame:
     try:
         with engine.connect() as connection:
             if data.query is not None:
-                return pd.read_sql_query(text(data.query), connection)
-            schema, _, name = str(data.table).rpartition(".")
-            table = Table(name, MetaData(), schema=schema or None, autoload_with=connection)
-            return pd.read_sql_query(table.select(), connection)
+                result = connection.execute(text(data.query))
+            else:
+                schema, _, name = str(data.table).rpartition(".")
+                result = connection.execute(
+                    Table(name, MetaData(), schema=schema or None, autoload_with=connection).select()
+                )
+            return pd.DataFrame.from_records(result.fetchall(), columns=list(result.keys()), coerce_float=True)
     except exc.NoSuchTableError:
         raise Invalid(f"there is no table {data.table!r}", where, "correct data.table") from None
     except exc.OperationalError as error:

@@ -1,0 +1,86 @@
+"""The house's laws that no linter holds."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+from pipeline.graph import STEPS, Step, producer
+from pipeline.run import Run
+from pipeline.spec import PipelineSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("pipeline", "training", "feature_checks", "serving", "dags")
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+MAX_LINES = 300
+ONE_IMPORTER = {  # an outside system, and who may open it
+    "airflow": {"dags"},
+    "mlflow": {"pipeline/registry.py", "pipeline/tracking.py"},
+    "great_expectations": {"feature_checks/suite.py"},
+    "xgboost": {"training/models/boosted.py"},
+    "onnxmltools": {"training"},
+    "onnx": {"training"},
+    "tritonclient": {"serving/triton.py"},
+    "deepeval": {"serving/gates/base.py"},
+    "supervisor": {"pipeline"},
+}
+HEAVY = ("torch", "xgboost", "mlflow", "sklearn", "pandas", "great_expectations", "onnx", "deepeval")
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_a_step_has_the_signature_that_the_graph_gives_it(step: Step) -> None:
+    function = getattr(importlib.import_module(step.module), step.name)
+    hints = typing.get_type_hints(function)
+    read = [hints[name] for name in inspect.signature(function).parameters if hints[name] not in (PipelineSpec, Run)]
+    gathered = {typing.get_args(hint)[0] for hint in read if typing.get_origin(hint) is tuple}
+    assert hints["return"] is step.produces
+    assert {hint for hint in read if typing.get_origin(hint) is not tuple} == set(step.consumes)
+    assert gathered == set(step.gathers)
+
+
+def test_each_reference_has_one_producer() -> None:
+    assert len({step.produces for step in STEPS}) == len(STEPS)
+    for at, step in enumerate(STEPS):
+        assert all(STEPS.index(producer(ref)) < at for ref in (*step.consumes, *step.gathers))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_short_and_says_what_it_is_for(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_LINES
+    assert not text.strip() or ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("system", ONE_IMPORTER)
+def test_an_outside_system_has_its_importers_and_no_others(system: str) -> None:
+    for path in FILES:
+        name = path.relative_to(ROOT).as_posix()
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {
+            node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level
+        }
+        if (
+            any(module == system or module.startswith(f"{system}.") for module in imported)
+            and "server_files" not in name
+        ):
+            assert any(name == allowed or name.startswith(f"{allowed}/") for allowed in ONE_IMPORTER[system]), name
+
+
+def test_dags_parse_with_no_ml_library() -> None:
+    code = f"import sys, dags.pipelines; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_nothing_happens_when_the_kernel_is_imported(tmp_path: Path) -> None:
+    code = "import pipeline.cli, pipeline.step, pipeline.settings, os; print(sorted(os.listdir('.')))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,125 @@
+"""Kinds of columns, the target, findings: right on ordinary rows, and everything that is wrong at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.errors import Invalid
+from pipeline.infer import guess_kind, guess_task, infer_rows
+from pipeline.spec import Binary, Data, Multiclass, Regression, Task
+
+ROWS = 60
+BINARY = Binary(kind="binary")
+
+
+def frame(**columns: object) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    base: dict[str, object] = {"a": random.normal(size=ROWS), "y": ["n", "p"] * (ROWS // 2)}
+    return pd.DataFrame(base | columns)
+
+
+def infer(rows: pd.DataFrame, task: Task = BINARY, **more: object) -> tuple[pd.DataFrame, object, object]:
+    return infer_rows(rows, Data(source="s", target="y", **more), task, "rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, 2], "number"),
+        ([1.5, None], "number"),
+        (["1", "2.5"], "number"),
+        ([True, False], "boolean"),
+        (["yes", "no"], "boolean"),
+        (["x", None], "category"),
+        (["2026-01-31", "2026-02-01T10:00:00Z"], "timestamp"),
+        ([pd.Timestamp("2026-01-01"), pd.NaT], "timestamp"),
+        (["2026-01-31", "soon"], "category"),
+    ],
+)
+def test_kinds_are_guessed(values: list[object], kind: str) -> None:
+    assert guess_kind(pd.Series(values)) == kind
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["a", "b"], "binary"),
+        ([0, 1, 1], "binary"),
+        (list("abc"), "multiclass"),
+        ([1.5, 2.5, 9.0], "regression"),
+        (list(range(50)), "regression"),
+    ],
+)
+def test_tasks_are_guessed(values: list[object], kind: str) -> None:
+    assert guess_task(pd.Series(values)).kind == kind
+
+
+def test_the_frame_is_typed_and_the_target_comes_last() -> None:
+    rows = frame(b=["yes", "no"] * 30, c=["u", None, "v"] * 20, t=["2026-01-31", None] * 30)
+    typed, schema, findings = infer(rows)
+    assert [(column.name, column.kind) for column in schema.columns] == [
+        ("a", "number"), ("b", "boolean"), ("c", "category"), ("t", "timestamp"),
+    ]  # fmt: skip
+    assert schema.classes == ("n", "p")
+    assert typed["b"].tolist()[:2] == [1.0, 0.0]
+    assert typed["t"].isna().sum() == 30
+    assert list(typed.columns)[-1] == "y"
+    assert not findings
+
+
+def test_the_positive_class_comes_second() -> None:
+    _, schema, _ = infer(frame(), Binary(kind="binary", positive="n"))
+    assert schema.classes == ("p", "n")
+
+
+def test_columns_that_teach_nothing_are_found_and_left_out() -> None:
+    rows = frame(
+        constant=["x"] * ROWS,
+        row_id=range(ROWS),
+        name=[f"n{at}" for at in range(ROWS)],
+        large=[2**24 + 2 * at % 7 for at in range(ROWS)],
+    )
+    rows["twin"] = rows["a"]
+    _, schema, findings = infer(rows)
+    assert {finding.column: (finding.kind, finding.dropped) for finding in findings} == {
+        "constant": ("constant", True),
+        "row_id": ("identifier", True),
+        "name": ("identifier", True),
+        "twin": ("duplicate", True),
+        "large": ("precision", False),
+    }
+    assert schema.names() == ("a", "large")
+    _, kept, _ = infer(rows, keep=("twin", "name"), drop=("constant", "row_id"))
+    assert kept.names() == ("a", "name", "large", "twin")
+
+
+WRONG = {
+    "missing target": (frame().rename(columns={"y": "yy"}), BINARY, {}, ["there is no column 'y' (data.target) -> did you mean 'yy'?"]),
+    "target with holes": (frame(y=["p", None] * 30), BINARY, {}, ["30 rows have no target, the first is row 2"]),
+    "one class": (frame(y=["p"] * ROWS), BINARY, {}, ["only one class, 'p'"]),
+    "too many classes": (frame(y=["p", "n", "m"] * 20), BINARY, {}, ["3 classes", "multiclass"]),
+    "too few classes": (frame(), Multiclass(kind="multiclass"), {}, ["two classes", "binary"]),
+    "rare class": (frame(y=["p"] * 55 + ["n"] * 5), BINARY, {}, ["class 'n' has 5 rows"]),
+    "no such positive": (frame(), Binary(kind="binary", positive="z"), {}, ["no row has the positive label 'z'"]),
+    "text for a number": (frame(), Regression(kind="regression"), {}, ["'n' is not a finite number"]),
+    "flat target": (frame(y=[1.0] * ROWS), Regression(kind="regression"), {}, ["every row has the same value"]),
+    "few rows": (frame().head(30), BINARY, {}, ["30 rows are too few -> bring at least 40"]),
+    "all missing": (frame(gone=[None] * ROWS), BINARY, {}, ["column 'gone' has no value at all"]),
+    "unknown names": (frame(), BINARY, {"drop": ("q",), "keep": ("r",), "kinds": {"s": "number"}}, ["'q' (data.drop)", "'r' (data.keep)", "'s' (data.kinds)"]),
+    "wrong kind": (frame(c=["1", "x"] * 30), BINARY, {"kinds": {"c": "number"}}, ["'x' is not a number (30 such values)", "row 2"]),
+    "wrong time": (frame(c=["2026-01-01", "x"] * 30), BINARY, {"kinds": {"c": "timestamp"}}, ["'x' is not a timestamp"]),
+    "nothing to learn": (frame(), BINARY, {"drop": ("a",)}, ["no column is left"]),
+    "only an id": (frame(a=range(ROWS)), BINARY, {}, ["no column is left", "names each row"]),
+    "all at once": (frame(gone=[None] * ROWS, y=["p"] * ROWS).head(20), BINARY, {}, ["only one class", "too few", "'gone'"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_rows_are_refused_with_everything_that_is_wrong(case: str) -> None:
+    rows, task, more, expected = WRONG[case]
+    with pytest.raises(Invalid) as refused:
+        infer(rows, task, **more)
+    for part in expected:
+        assert part in str(refused.value)

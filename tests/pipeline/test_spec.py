@@ -1,0 +1,105 @@
+"""A spec is read whole or refused with every mistake at its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.commands.author import spec_schema
+from pipeline.errors import Invalid
+from pipeline.spec import Overrides
+from pipeline.spec_file import load_spec, parse_overrides, parse_spec
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = """version: 1
+name: demo
+task: {kind: binary}
+data: {source: rows.csv, target: y}
+candidates: [{kind: xgboost}, {kind: torch, name: net}]
+"""
+
+
+def test_a_short_spec_has_every_default() -> None:
+    spec = parse_spec(GOOD, "s.yaml")
+    assert spec.primary == "roc_auc"
+    assert [candidate.name for candidate in spec.candidates] == ["xgboost", "net"]
+    assert spec.digest == parse_spec(GOOD + "# a comment\n", "s.yaml").digest
+    assert spec.digest != parse_spec(GOOD.replace("target: y", "target: z"), "s.yaml").digest
+
+
+CASES = {
+    "unknown key": ("nam: x\n", ["s.yaml:6: nam: unknown key 'nam' -> did you mean 'name'?"]),
+    "wrong type": ("seed: much\n", ["s.yaml:6: seed: Input should be a valid integer (value 'much')"]),
+    "out of range": ("split: {holdout: 0.9}\n", ["s.yaml:6: split.holdout", "less than or equal to 0.5 (value 0.9)"]),
+    "two mistakes": ("seed: -1\nretries: 99\n", ["s.yaml:6: seed", "s.yaml:7: retries"]),
+    "nested unknown": (
+        "gates: {latency: {p95: 3}}\n",
+        ["s.yaml:6: gates.latency.p95: unknown key 'p95' -> did you mean 'p95_ms'?"],
+    ),
+    "double key": ("name: again\n", ["s.yaml:6: the key 'name' stands twice", "also in line 2"]),
+    "wrong metric": ("metric: rmse\n", ["metric rmse is not one of a binary task"]),
+    "drop the target": ("", []),
+}
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if CASES[name][1]])
+def test_a_mistake_is_named_with_its_line(case: str) -> None:
+    more, expected = CASES[case]
+    with pytest.raises(Invalid) as refused:
+        parse_spec(GOOD + more, "s.yaml")
+    for part in expected:
+        assert part in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "a spec is a mapping"),
+        ("- 1\n", "a spec is a mapping"),
+        ("a: [1\n", "not YAML"),
+        ("a: &x [*x]\n", "not YAML"),
+        ("version: 1\n", "the key 'name' is missing"),
+        (GOOD.replace("kind: xgboost", "kind: forest"), "candidates.0"),
+        (GOOD.replace("binary", "binry"), "task"),
+        (GOOD.replace("demo", "Demo!"), "name"),
+        (GOOD.replace("target: y}", "target: y, drop: [y]}"), "the target 'y' is in `drop`"),
+        (GOOD.replace("target: y}", "target: y, table: t, query: q}"), "`table` or `query`, not both"),
+        (GOOD.replace("name: net", "name: xgboost"), "candidates share the name xgboost"),
+    ],
+)
+def test_what_is_no_spec_is_refused_in_a_sentence(text: str, expected: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        parse_spec(text, "s.yaml")
+    assert expected in str(refused.value)
+    assert "s.yaml" in str(refused.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="there is no such spec"):
+        load_spec(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(Invalid, match="UTF-8"):
+        load_spec(tmp_path / "bytes.yaml")
+
+
+def test_overrides_change_what_one_run_may_change() -> None:
+    spec = parse_spec(GOOD, "s.yaml")
+    changed = parse_overrides('{"trials": 3, "seed": 1, "source": "other.csv", "budget_s": null}').apply(spec)
+    assert [candidate.trials for candidate in changed.candidates] == [3, 3]
+    assert (changed.seed, changed.data.source) == (1, "other.csv")
+    assert Overrides().apply(spec) == spec
+    with pytest.raises(Invalid, match="unknown key 'trails'"):
+        parse_overrides('{"trails": 3}')
+    with pytest.raises(Invalid):
+        parse_overrides("not json")
+
+
+def test_every_spec_of_the_project_is_valid() -> None:
+    for path in (ROOT / "dags" / "specs").glob("*.yaml"):
+        assert load_spec(path).name == path.stem
+
+
+def test_the_schema_beside_the_specs_is_the_one_of_the_code() -> None:
+    kept = ROOT / "dags" / "specs" / "schema.json"
+    assert kept.read_text(encoding="utf-8") == spec_schema(), "run: slipway spec schema > dags/specs/schema.json"
