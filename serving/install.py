@@ -112,7 +112,7 @@ def _require_libpython() -> None:
 
 def _pip(python: str, *arguments: str) -> None:
     """Install into the environment of `python`; by uv where it is there, which is ten times faster."""
-    uv = Path(sys.prefix) / "bin" / "uv"
+    uv = _uv()
     tool = [str(uv), "pip"] if uv.is_file() else [sys.executable, "-m", "pip", "--python", python]
     chosen = ["--python", python] if uv.is_file() else []
     command = [*tool, "install", "--quiet", *chosen, *arguments]
@@ -120,6 +120,10 @@ def _pip(python: str, *arguments: str) -> None:
     if done.returncode:
         said = done.stderr.strip()[-500:]
         raise Unavailable(f"the download failed: {said}", "tritonserver", "run it again with a network")
+
+
+def _uv() -> Path:
+    return Path(sys.prefix) / "bin" / "uv"
 
 
 def main() -> int:

@@ -136,7 +136,10 @@ class TritonClient:
 
 
 def _input(name: str, value: npt.NDArray[np.generic]) -> Any:
-    tensor = grpc.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
+    kind = np_to_triton_dtype(value.dtype)
+    if kind is None:
+        raise Invalid(f"Triton has no type for {value.dtype}", f"input {name}", "send numbers, booleans or text")
+    tensor = grpc.InferInput(name, list(value.shape), kind)
     try:
         tensor.set_data_from_numpy(value)
     except UnicodeEncodeError as error:
@@ -154,6 +157,9 @@ def _failure(what: str, address: str, error: InferenceServerException) -> Slipwa
     if "is not healthy" in message:
         remedy = "unload and load the model, or restart the server: `slipway down`, then `slipway up`"
         return Unavailable(f"{what}: the model's process has ended: {message}", address, remedy)
+    if "not at ready state" in message:
+        remedy = "wait until it is loaded; load it when it was unloaded"
+        return Unavailable(f"{what}: it is not ready: {message}", address, remedy)
     if status in _SILENT:
         remedy = "start it with `slipway up`, or wait for it"
         return Unavailable(f"{what}: Triton does not answer: {message}", address, remedy)

@@ -26,11 +26,10 @@ TYPES = {
     "tensor(string)": "TYPE_STRING",
 }
 FILE = "model.onnx"
-LEVELS = {
-    "-1": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-    "0": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "1": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    "2": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+LEVELS = {  # optimization.graph.level, as NVIDIA's backend reads it; everything is on without
+    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 
 
@@ -43,8 +42,8 @@ class TritonPythonModel:
         described = config.as_dict()
         if described["input"] and described["output"]:
             return config
-        model = Path(Path("/proc/self/cmdline").read_bytes().split(b"\0")[1].decode()).parent  # said nowhere else
-        path = _newest(model) / (described.get("default_model_filename") or FILE)
+        version = Path(Path("/proc/self/cmdline").read_bytes().split(b"\0")[1].decode()).parent  # said nowhere else
+        path = version / (described.get("default_model_filename") or FILE)
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         batched = described.get("max_batch_size", 0) > 0
         for declared, nodes in (
@@ -65,12 +64,11 @@ class TritonPythonModel:
         first = args["model_instance_name"].endswith("_0")  # says for all what would be said by each
         if first and config.get("optimization", {}).get("execution_accelerators"):
             pb_utils.Logger.log_warn("execution_accelerators have no effect in this backend: ONNX Runtime's own run")
-        options = {key: item.get("string_value", "") for key, item in config.get("parameters", {}).items()}
         file = config.get("default_model_filename") or FILE
         path = Path(args["model_repository"]) / args["model_version"] / file
         self.names = [item["name"] for item in config["output"]]
         providers = _providers(args["model_instance_kind"], first)
-        self.session = ort.InferenceSession(str(path), _session_options(options), providers=providers)
+        self.session = ort.InferenceSession(str(path), _session_options(config), providers=providers)
         self.batched = config.get("max_batch_size", 0) > 0
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -121,14 +119,18 @@ class TritonPythonModel:
         return found
 
 
-def _session_options(options: dict[str, str]) -> ort.SessionOptions:
-    """The parameters that NVIDIA's backend knows by these names."""
+def _session_options(config: dict[str, Any]) -> ort.SessionOptions:
+    """The options of config.pbtxt that NVIDIA's backend knows, by the same names."""
+    options = {key: item.get("string_value", "") for key, item in config.get("parameters", {}).items()}
+    level = config.get("optimization", {}).get("graph", {}).get("level")
     result = ort.SessionOptions()
     result.intra_op_num_threads = int(options.get("intra_op_thread_count") or 0)
     result.inter_op_num_threads = int(options.get("inter_op_thread_count") or 0)
-    result.log_severity_level = 3
-    if level := options.get("optimization.graph.level"):
+    if options.get("execution_mode") == "1":
+        result.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+    if level in LEVELS:
         result.graph_optimization_level = LEVELS[level]
+    result.log_severity_level = 3
     return result
 
 
@@ -154,10 +156,3 @@ def _described(node: Any, batched: bool) -> dict[str, Any]:
 def _by_input(error: Exception) -> bool:
     """Whether ONNX Runtime blames the values or shapes of the request."""
     return type(error).__name__ == "InvalidArgument" or "out of bounds" in str(error)
-
-
-def _newest(model: Path) -> Path:
-    versions = sorted((int(path.name), path) for path in model.iterdir() if path.name.isdigit())
-    if not versions:
-        raise pb_utils.TritonModelException(f"no version below {model}")
-    return versions[-1][1]
