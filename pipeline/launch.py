@@ -10,10 +10,14 @@ import os
 import sys
 from pathlib import Path
 
+STARTED = "=== started by slipway ==="  # a line of the log for each start, so that one end is not mixed with the next
+
 
 def main(file: str) -> None:
     """Replace this process by the program that `file` describes. Exits with 127 when it cannot be executed."""
     program = json.loads(Path(file).read_text(encoding="utf-8"))
+    sys.stderr.write(f"{STARTED}\n")
+    sys.stderr.flush()
     environment = os.environ | program["env"]
     for name in ("NO_PROXY", "no_proxy"):  # the servers of the stack talk to each other, never through a proxy
         environment[name] = ",".join(filter(None, (environment.get(name), program["host"], "localhost")))

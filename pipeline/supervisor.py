@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import re
 import shlex
 import sys
@@ -33,7 +32,7 @@ from pipeline.sweep import await_end, mark, sweep
 
 ALIVE = ("STARTING", "RUNNING", "BACKOFF")
 _LOCK_S, _POLL_S = 120.0, 0.2
-_TAIL_LINES, _TAIL_BYTES = 12, 16384
+_TAIL_LINES = 12
 
 
 class Supervisor:
@@ -156,7 +155,7 @@ class Supervisor:
 
     def _failure(self, program: Program, what: str, begun: int | None) -> Unavailable:
         log = self.log(program.name)
-        lines = _tail(log, begun or 0)
+        lines = _tail(log, begun)
         said = "; its log ends with:\n" + "\n".join(f"    {line}" for line in lines) + "\n" if lines else ", silently"
         return Unavailable(f"{program.name} {what}{said}", str(log), "mend what its log says, then start it again")
 
@@ -227,13 +226,12 @@ stdout_logfile_backups=1
 """
 
 
-def _tail(log: Path, begin: int) -> list[str]:
-    """The last lines after byte `begin`."""
+def _tail(log: Path, begin: int | None) -> list[str]:
+    """The last lines; of the first start after byte `begin` when given, for by now it may have been started again."""
     try:
-        with log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(begin if begin <= size else 0, size - _TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
+        data = log.read_bytes()
     except FileNotFoundError:
         return []
+    starts = data[begin if begin is not None and begin <= len(data) else 0 :].split(launch.STARTED.encode())
+    text = (starts[-1] if begin is None else starts[min(1, len(starts) - 1)]).decode("utf-8", errors="replace")
     return [line.rstrip() for line in text.splitlines() if line.strip()][-_TAIL_LINES:]

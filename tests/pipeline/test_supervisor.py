@@ -8,8 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,27 +17,13 @@ import psutil
 import pytest
 
 from pipeline.errors import Invalid, Unavailable
-from pipeline.ports import free_ports
 from pipeline.program import Program
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
 from pipeline.sweep import await_end, marked
+from tests.pipeline.small_servers import ask, lives, script, server, until
 
 pytestmark = pytest.mark.stack
-
-SERVER = """
-import http.server, json, os, subprocess, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = json.dumps({"pid": os.getpid(), "argv": sys.argv[2:], "env": dict(os.environ), "cwd": os.getcwd()})
-        self.send_response(200); self.end_headers(); self.wfile.write(body.encode())
-    def log_message(self, *args): pass
-if os.environ.get("STRAY"):
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
-if os.environ.get("STUBBORN"):
-    import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
-"""
 
 
 @pytest.fixture
@@ -46,42 +31,6 @@ def supervisor(settings: Settings) -> Iterator[Supervisor]:
     supervisor = Supervisor(settings)
     yield supervisor
     supervisor.stop_all()
-
-
-def server(name: str = "web", *arguments: str, **env: str) -> Program:
-    (port,) = free_ports("127.0.0.1", 1)
-    return Program(
-        name=name,
-        argv=(sys.executable, "-c", SERVER, str(port), *arguments),
-        env=env,
-        ports={"mlflow_port": port},
-        ready_url=f"http://127.0.0.1:{port}/",
-        ready_timeout_s=20,
-        stop_timeout_s=2,
-    )
-
-
-def script(code: str, name: str = "web", **options: object) -> Program:
-    (port,) = free_ports("127.0.0.1", 1)
-    url = f"http://127.0.0.1:{port}/"
-    return Program(name, (sys.executable, "-c", code), ready_url=url, **options)  # type: ignore[arg-type]
-
-
-def ask(program: Program) -> dict[str, object]:
-    return dict(httpx.get(program.ready_url, trust_env=False).json())
-
-
-def until(condition: Callable[[], object], seconds: float = 15.0) -> object:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise TimeoutError
-
-
-def lives(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_program_is_started_once_kept_and_stopped(supervisor: Supervisor, settings: Settings) -> None:
@@ -95,6 +44,9 @@ def test_a_program_is_started_once_kept_and_stopped(supervisor: Supervisor, sett
     Supervisor(settings).start(program)
     assert ask(program)["pid"] == pid
     assert prepared == ["once"]
+    files = list((settings.home / "supervisor" / "programs").iterdir())
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 2  # an environment may hold secrets
+    assert stat.S_IMODE((settings.home / "supervisor" / "supervisor.sock").stat().st_mode) == 0o600
     assert until(lambda: supervisor.states() == {"web": "RUNNING"})
     supervisor.stop("web")
     assert supervisor.states() == {}
@@ -134,14 +86,6 @@ def test_a_home_with_odd_characters_and_a_long_path(settings: Settings, tmp_path
         assert until(lambda: supervisor.states() == {"web": "RUNNING"})
     finally:
         supervisor.stop_all()
-
-
-def test_secrets_are_for_this_user_alone(supervisor: Supervisor, settings: Settings) -> None:
-    supervisor.start(server(PASSWORD="secret"))
-    files = list((settings.home / "supervisor" / "programs").iterdir())
-    assert len(files) == 2
-    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
-    assert stat.S_IMODE((settings.home / "supervisor" / "supervisor.sock").stat().st_mode) == 0o600
 
 
 def test_the_environment_is_the_programs_own(
@@ -194,6 +138,22 @@ def test_a_failing_start_says_why_and_leaves_nothing(supervisor: Supervisor, set
         assert supervisor.states() == {}
 
 
+def test_the_first_end_is_told_when_it_was_started_again(
+    supervisor: Supervisor, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.supervisor._POLL_S", 4.0)  # a busy machine: supervisor has restarted it meanwhile
+    count = settings.home / "count"
+    code = f"""
+import pathlib, time
+path = pathlib.Path({str(count)!r}); number = len(path.read_text()) if path.exists() else 0
+path.write_text("x" * (number + 1)); print("start", number, flush=True); time.sleep(1.5 if number == 0 else 30)"""
+    with pytest.raises(Unavailable) as caught:
+        supervisor.start(script(code, stop_timeout_s=1))
+    assert count.read_text() == "xx"
+    assert "start 0" in str(caught.value)
+    assert "start 1" not in str(caught.value)
+
+
 def test_the_log_of_an_earlier_start_is_not_quoted(supervisor: Supervisor) -> None:
     for word in ("first", "second"):
         with pytest.raises(Unavailable) as caught:
@@ -219,12 +179,9 @@ def test_cancelled_waits_no_longer(supervisor: Supervisor) -> None:
     assert set(supervisor.states()) == {"web"}
 
 
-def test_a_name_that_supervisor_could_misread_is_refused(supervisor: Supervisor) -> None:
+def test_a_port_in_use_or_a_misleading_name_stops_the_start(supervisor: Supervisor) -> None:
     with pytest.raises(Invalid, match="cannot name a program"):
         supervisor.start(script("", name="a:b]\nx=1"))
-
-
-def test_a_port_in_use_stops_the_start(supervisor: Supervisor) -> None:
     program = server()
     with socket.socket() as held:
         held.bind(("127.0.0.1", program.ports["mlflow_port"]))
