@@ -131,7 +131,8 @@ class BoostedTrainer:
         valid = xgb.QuantileDMatrix(
             fold.x_valid, fold.y_valid, ref=train, feature_types=list(self.kinds), enable_categorical=True
         )
-        callbacks.append(xgb.callback.EarlyStopping(PATIENCE, save_best=False))
+        # first in line: a deadline that strikes ends the round before the others are asked
+        callbacks.insert(0, xgb.callback.EarlyStopping(PATIENCE, save_best=False))
         booster = xgb.train(
             options,
             train,
