@@ -6,6 +6,8 @@ import hashlib
 import os
 import sys
 import sysconfig
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from pipeline.settings import Settings
 SERVING = "triton"
 EXIT_S = 10  # seconds that requests in flight get at the end
 SHM = Path("/dev/shm")  # noqa: S108 (where Triton's Python backend keeps its shared memory)
+REGION = "slipway_"  # how the names of our regions begin
+STALE_S = 60  # a younger region may be about to be mapped
 
 
 def repository(settings: Settings) -> Path:
@@ -111,8 +115,21 @@ def _prepare(root: Path, models: Path, prefix: str) -> None:
         raise Invalid("tritonserver is not installed", str(root), "run `make env` (or `python -m serving.install`)")
     libpython()
     models.mkdir(parents=True, exist_ok=True)
-    for stale in SHM.glob(f"{prefix}*"):
-        stale.unlink(missing_ok=True)
+    _sweep_memory(prefix)
+
+
+def _sweep_memory(prefix: str) -> None:
+    """Remove this server's shared memory, and what killed servers have left: it is not new, and no process maps it."""
+    mapped: set[str] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):  # ended meanwhile, or of another user, whose memory may not be removed either
+            lines = maps.read_text(encoding="utf-8", errors="replace").splitlines()
+            mapped.update(line.rpartition("/")[2] for line in lines if f"{SHM / REGION}" in line)
+    for region in SHM.glob(f"{REGION}*"):
+        with suppress(OSError):
+            is_left = region.name not in mapped and time.time() - region.stat().st_mtime > STALE_S
+            if region.name.startswith(prefix) or is_left:
+                region.unlink()
 
 
 def _library_folders() -> list[str]:
@@ -124,4 +141,4 @@ def _library_folders() -> list[str]:
 
 def _shm_prefix(settings: Settings, name: str) -> str:
     """A name in shared memory that no other server of this machine has; Triton allows few characters."""
-    return "slipway_" + hashlib.sha256(f"{settings.home}/{name}".encode()).hexdigest()[:16]
+    return REGION + hashlib.sha256(f"{settings.home}/{name}".encode()).hexdigest()[:16]

@@ -145,6 +145,7 @@ def running(home: Path, env: Mapping[str, str]) -> Iterator[RealTriton]:
         yield triton
     finally:
         triton.end()
+        program(triton.settings).prepare()  # sweeps its shared memory
 
 
 @pytest.fixture

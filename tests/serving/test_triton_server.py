@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import signal
 import sys
 import time
@@ -104,6 +106,21 @@ def test_programs_listen_on_loopback_and_share_nothing(settings, tmp_path):
     assert "--metrics-address=127.0.0.1" in serving.argv
     prefixes = [next(word for word in one.argv if "shm-region-prefix" in word) for one in (serving, challenger)]
     assert prefixes[0] != prefixes[1]
+
+
+def test_shared_memory_that_any_killed_server_left_is_swept(settings):
+    left, used, new = (SHM / f"slipway_test-{kind}-{os.getpid()}" for kind in ("left", "used", "new"))
+    try:
+        for region in (left, used, new):
+            region.write_bytes(b"x" * mmap.PAGESIZE)
+        for region in (left, used):
+            os.utime(region, (0, 0))
+        with used.open("r+b") as file, mmap.mmap(file.fileno(), 0):
+            program(settings).prepare()
+            assert [region.exists() for region in (left, used, new)] == [False, True, True]
+    finally:
+        for region in (left, used, new):
+            region.unlink(missing_ok=True)
 
 
 def test_what_is_not_installed_is_said_before_the_start(tmp_path):
