@@ -6,7 +6,10 @@ import contextlib
 import io
 import json
 import logging
+import sys
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +21,7 @@ from training.onnx_features import IR_VERSION, MATRIX, ROWS, features_graph
 
 OPSET, ML_OPSET = 18, 3  # of every graph: trees are one operator of ML, which every opset of ONNX carries
 TREES_OPSET = 15  # the newest that onnxmltools takes
+RECURSION = 100_000  # calls deep; a chain of categories is a few hundred nodes, of each level of a tree
 OBJECTIVES = ("binary:logistic", "multi:softprob", "reg:squarederror")  # those of which the conversion is proved
 _FAILURES: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -61,7 +65,39 @@ def trees_graph(model: Model, width: int) -> ModelProto:
     booster = model.booster  # type: ignore[attr-defined]
     refuse_untold(booster.save_config(), booster.num_boosted_rounds())
     kind = FloatTensorType([None, width])
-    return convert_xgboost(booster, initial_types=[(MATRIX, kind)], target_opset=TREES_OPSET)
+    with _each_node_once():
+        return convert_xgboost(booster, initial_types=[(MATRIX, kind)], target_opset=TREES_OPSET)
+
+
+@contextlib.contextmanager
+def _each_node_once() -> Iterator[None]:
+    """A split by a set of categories becomes a chain of nodes that share a child; number each node once.
+
+    The converter numbers the child again on every way to it: time grows with the power of the tree's depth, and dozens
+    of categories already take hours. Its other walks recurse as deep as the chains are long.
+    """
+    from onnxmltools.convert.xgboost.operator_converters.XGBoost import XGBConverter  # noqa: PLC0415
+
+    before, depth = XGBConverter._remap_nodeid, sys.getrecursionlimit()
+    XGBConverter._remap_nodeid = staticmethod(_numbers)
+    sys.setrecursionlimit(max(depth, RECURSION))
+    try:
+        yield
+    finally:
+        XGBConverter._remap_nodeid = staticmethod(before)
+        sys.setrecursionlimit(depth)
+
+
+def _numbers(root: dict[str, Any], _: object = None) -> dict[int, int]:
+    """The new number of each node's id, in the order in which a walk first meets them."""
+    numbers: dict[int, int] = {}
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node["nodeid"] not in numbers:
+            numbers[node["nodeid"]] = len(numbers)
+            waiting.extend(reversed(node.get("children", ())))
+    return numbers
 
 
 def refuse_untold(config: str, rounds: int) -> None:
@@ -137,8 +173,12 @@ def _joined(front: ModelProto, body: ModelProto, output: str, width: int) -> byt
     whole.opset_import.extend(front.opset_import)
     whole.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, [ROWS, width]))
     whole.producer_name, whole.producer_version, whole.doc_string = "slipway", "", ""
+    whole.graph.doc_string = ""
     for node in whole.graph.node:  # the exporter notes its stack, with the paths of this machine
         del node.metadata_props[:]
         node.doc_string = ""
+        attributes = sorted(node.attribute, key=lambda item: item.name)  # written in the order of a set's hashes
+        del node.attribute[:]
+        node.attribute.extend(attributes)
     onnx.checker.check_model(whole, full_check=True)
     return bytes(whole.SerializeToString(deterministic=True))

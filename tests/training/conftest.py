@@ -122,9 +122,7 @@ class Prepared(NamedTuple):
 
 
 @pytest.fixture
-def prepare(
-    tracked: Settings, tmp_path: Path, request: pytest.FixtureRequest
-) -> Callable[..., Prepared]:
+def prepare(tracked: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Prepared]:
     """A run whose snapshot and candidates are in the store: prepare(task, {candidate: Native})."""
 
     def _prepare(task: TaskKind, natives: dict[str, Native], **changes: object) -> Prepared:

@@ -197,7 +197,9 @@ def sum_graph(rows: str | int = "rows") -> bytes:
         [value("y", TensorProto.FLOAT, [rows, 1])],
         [helper.make_tensor("w", TensorProto.FLOAT, [2, 1], [1.0, 1.0])],
     )
-    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString())
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
+    )
 
 
 def test_scaling_before_trees_is_caught() -> None:
@@ -224,4 +226,6 @@ def test_scaling_before_trees_is_caught() -> None:
     case, *_ = compare(HELD_OUT, schema, EXACT, {NUMERIC: x}, native, onnx)
     assert not case.passed
     assert case.max_abs > 0.01
-    assert compare(HELD_OUT, schema, EXACT, {NUMERIC: scaled}, lambda t: trees.predict(t[NUMERIC]), graph.predict)[0].passed
+    assert compare(HELD_OUT, schema, EXACT, {NUMERIC: scaled}, lambda t: trees.predict(t[NUMERIC]), graph.predict)[
+        0
+    ].passed
