@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,9 @@ def test_a_missing_libpython_is_installed_for_root(elsewhere, monkeypatch, fake_
 def test_main_ends_with_zero_when_it_is_there(monkeypatch, elsewhere, fake_pip):
     monkeypatch.setattr(module, "read_settings", lambda: elsewhere)
     assert module.main() == 0
+
+
+def test_parity_is_proved_on_the_onnx_runtime_that_serves():
+    pinned = dict(line.split("==") for line in (module.FILES / "backend.txt").read_text().splitlines() if "==" in line)
+    assert pinned["onnxruntime"] == version("onnxruntime")
+    assert pinned["numpy"].startswith("1.")
