@@ -84,7 +84,7 @@ class Daemon:
             subprocess.run(
                 [sys.executable, "-m", "supervisor.supervisord", "-c", _CONF],
                 cwd=self.folder,
-                env=inherited | environment,
+                env={**inherited, **environment},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -58,7 +58,7 @@ def mlflow(settings: Settings) -> Program:
 def airflow(settings: Settings) -> Program:
     """Airflow's four components (see `dags.standalone`): SQLite under <home>/airflow, four local task slots."""
     home = settings.home / "airflow"
-    options = {
+    options: dict[str, dict[str, object]] = {
         "core": {
             "dags_folder": settings.root / "dags",
             "executor": "LocalExecutor",

@@ -86,7 +86,8 @@ def _numbers(series: pd.Series, where: str, problems: list[Problem]) -> npt.NDAr
 
 
 def _epoch_seconds(series: pd.Series, where: str, problems: list[Problem]) -> npt.NDArray[np.int64]:
-    stamps = pd.to_datetime(series, errors="coerce", utc=True, format="mixed" if series.dtype == object else None)
+    text = pd.api.types.is_object_dtype(series.dtype) or pd.api.types.is_string_dtype(series.dtype)
+    stamps = pd.to_datetime(series, errors="coerce", utc=True, format="ISO8601" if text else None)
     bad = stamps.isna() & series.notna() & (series.astype(str).str.strip() != "")
     if bad.any():
         place = int(np.flatnonzero(bad.to_numpy())[0])

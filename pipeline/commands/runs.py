@@ -69,7 +69,7 @@ def trigger(
         path, loaded = _load(this.settings, spec, overrides)
         airflow = room("pipeline.airflow_client:AirflowClient")(this.settings)
         with this.console.status(f"waiting for Airflow to see the DAG {loaded.name}"):
-            airflow.await_dag(loaded.name)
+            airflow.await_dag(loaded.name, changed=path.stat().st_mtime)
         run_id = airflow.trigger(loaded.name, overrides.model_dump(exclude_none=True), new_run_id())
         where = f"{this.settings.airflow_url}/dags/{loaded.name}/runs/{run_id}"
         if not wait:
