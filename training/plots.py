@@ -77,7 +77,7 @@ def calibration(schema: RowSchema, truth: Labels, answers: Answers) -> Figure:
     """How often an answer of a given probability is right, over bins of as many rows each, with 95% intervals."""
     binary = len(schema.classes) == 2
     x, y = (f"probability of {schema.classes[1][:20]!r}", "observed share") if binary else ("confidence", "accuracy")
-    figure, axes = _canvas("Calibration: on the diagonal, probabilities can be taken at their word", len(truth), x, y)
+    figure, axes = _canvas("Calibration: exact on the diagonal", len(truth), x, y)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, linestyle="--")
     for name, colour, answer in _each(answers):
         stated = answer[:, 1] if binary else answer.max(axis=1)

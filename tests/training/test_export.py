@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -227,7 +228,7 @@ class TestStep:
             "parity/families.png",
         }
         table = client.download_artifacts(model.run_id, "parity/families.csv")
-        with open(table, newline="") as stream:
+        with Path(table).open(newline="") as stream:
             lines = list(csv.DictReader(stream))
         assert [line["rows bent how"] for line in lines] == [case.name for case in ref.cases]
         assert {line["passed"] for line in lines} == {"yes"}
@@ -266,7 +267,7 @@ class TestStep:
         assert type(ref).model_validate_json(ref.model_dump_json()) == ref
         client = mlflow.MlflowClient(run.settings.mlflow_uri)
         table_csv = client.download_artifacts(model.run_id, "parity/families.csv")
-        with open(table_csv, newline="") as stream:
+        with Path(table_csv).open(newline="") as stream:
             (line,) = csv.DictReader(stream)
         assert line["passed"] == "NO"
         assert line["largest difference"] == ""
