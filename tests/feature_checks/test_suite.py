@@ -48,7 +48,7 @@ def test_failures_are_told_with_their_numbers(tmp_path: Path) -> None:
     assert [one.severity for one in (between, missing, mean)] == ["warning", "critical", "info"]
     assert (
         between.message
-        == "column 'a': 1 of 4 values (25.0%) are not as expected (values between 0 and 2), for example 3.0"
+        == "column 'a': 1 of 4 values (25.0%) are not as expected (values between 0.0 and 2.0), for example 3.0"
     )
     assert "in 90.0% of rows at least" in missing.message
     assert "2 of 4 values (50.0%)" in inside.message
