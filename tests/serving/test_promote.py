@@ -1,0 +1,293 @@
+"""Traffic and alias move together or not at all: refusals, kills between any two writes, two at once, roll-back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from chain import PASSED, Chain, chain, native
+
+from pipeline.errors import Invalid, Rejected, SlipwayError, Unavailable
+from pipeline.refs import Verdict
+from pipeline.registry import Registry
+from pipeline.settings import Settings
+from serving import live as live_module
+from serving.live import Live
+from serving.register import CHALLENGER, CHAMPION
+from serving.rollback import rollback
+from serving.server import repository
+from serving.triton import TritonClient
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def make(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Chain]:
+    """make(run id, weight): a run of this test's own model."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[:50].lower().strip("_")
+
+    def _make(run_id: str, weight: float, **changes: object) -> Chain:
+        return chain(stack_settings, tmp_path, name, run_id, weight, **changes)
+
+    return _make
+
+
+def served(one: Chain) -> np.ndarray:
+    with TritonClient(one.run.settings.triton_grpc, 10) as client:
+        return client.replay(one.spec.name, one.tensors, "probabilities")
+
+
+def serves(one: Chain) -> bool:
+    return bool(np.allclose(served(one), native(one.weight, one.tensors), atol=1e-5))
+
+
+def champion(one: Chain) -> int | None:
+    return one.run.registry.alias(one.spec.name, CHAMPION)
+
+
+@pytest.fixture
+def traffic() -> Iterator[Callable[[Chain], list[str]]]:
+    """Clients that ask all the while; every answer must be one of the two versions', and every request answered."""
+    stop, problems = threading.Event(), []
+    pool = ThreadPoolExecutor(3)
+
+    def start(old: Chain, new: Chain) -> list[str]:
+        tensors = {name: value[:4] for name, value in old.tensors.items()}
+        allowed = [native(old.weight, tensors), native(new.weight, tensors)]
+
+        def ask() -> None:
+            with TritonClient(old.run.settings.triton_grpc, 10) as client:
+                while not stop.is_set():
+                    try:
+                        answer = client.infer(old.spec.name, tensors, "probabilities")
+                        if not any(np.allclose(answer, one, atol=1e-5) for one in allowed):
+                            problems.append(f"neither version: {answer}")
+                    except SlipwayError as error:
+                        problems.append(str(error))
+                    time.sleep(0.002)
+
+        for _ in range(3):
+            pool.submit(ask)
+        return problems
+
+    yield start  # type: ignore[misc]
+    stop.set()
+    pool.shutdown()
+
+
+def test_a_first_version_a_second_and_the_way_back(make: Callable[..., Chain], traffic: Callable) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    end = first.promote(*first.ready())
+    assert (end.version, end.previous) == (1, None)
+    assert serves(first)
+    assert champion(first) == 1
+    problems = traffic(first, second)
+    report = PASSED.model_copy(update={"champion": 1})
+    end = second.promote(*second.ready(report))
+    assert (end.version, end.previous) == (2, 1)
+    assert serves(second)
+    assert (champion(second), second.run.registry.alias(second.spec.name, CHALLENGER)) == (2, None)
+    back = rollback(first.run.settings, first.run.registry, first.spec.name)
+    assert (back.version, back.previous) == (1, 2)
+    assert serves(first)
+    assert champion(first) == 1
+    assert first.run.registry.version_tags(first.spec.name, 2)["slipway.state"] == "rolled back"
+    assert not problems, problems[:3]
+    with pytest.raises(Invalid, match="no version before 1 is kept"):
+        rollback(first.run.settings, first.run.registry, first.spec.name)
+
+
+def test_a_refused_challenger_is_taken_down_and_nothing_else(make: Callable[..., Chain]) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    first.promote(*first.ready())
+    verdicts = (
+        Verdict(gate="quality", passed=False, reason="too bad"),
+        Verdict(gate="parity", passed=False, reason="differs"),
+    )
+    report = PASSED.model_copy(update={"passed": False, "verdicts": verdicts, "champion": 1})
+    before = (repository(first.run.settings) / first.spec.name / "config.pbtxt").read_bytes()
+    with pytest.raises(Rejected) as refused:
+        second.promote(*second.ready(report))
+    assert [problem.what for problem in refused.value.problems] == ["too bad", "differs"]
+    assert (repository(first.run.settings) / first.spec.name / "config.pbtxt").read_bytes() == before
+    assert serves(first)
+    assert (champion(first), first.run.registry.alias(first.spec.name, CHALLENGER)) == (1, None)
+    assert first.run.registry.version_tags(first.spec.name, 2)["slipway.state"] == "refused"
+
+
+def test_a_champion_that_changed_meanwhile_wins(make: Callable[..., Chain]) -> None:
+    first, second, third = make("r1", 1.0), make("r2", 2.0), make("r3", 3.0)
+    first.promote(*first.ready())
+    report = PASSED.model_copy(update={"champion": 1})
+    late, quick = third.ready(report), second.ready(report)
+    second.promote(*quick)
+    with pytest.raises(Rejected, match="became champion after the gates compared with 1"):
+        third.promote(*late)
+    assert serves(second)
+    assert champion(second) == quick[0].version
+
+
+@pytest.mark.parametrize("damage", ["flip", "extra", "missing", "link"])
+def test_a_package_that_is_not_whole_is_refused(make: Callable[..., Chain], damage: str) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    first.promote(*first.ready())
+    read = second.ready(PASSED.model_copy(update={"champion": 1}))
+    folder = Path(second.run.store.path(read[1].key))
+    model = folder / "2" / "model.onnx"
+    if damage == "flip":
+        content = bytearray(model.read_bytes())
+        content[40] ^= 1
+        model.write_bytes(content)
+    elif damage == "extra":
+        (folder / "2" / "more.pkl").write_bytes(b"x")
+    elif damage == "missing":
+        model.unlink()
+    else:
+        model.rename(folder / "elsewhere")
+        model.symlink_to(folder / "elsewhere")
+    with pytest.raises(Invalid, match=r"model\.onnx|more\.pkl|elsewhere"):
+        second.promote(*read)
+    assert serves(first)
+    assert champion(first) == 1
+
+
+def test_a_version_that_does_not_load_leaves_the_old_one(
+    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    first.promote(*first.ready())
+    before = (repository(first.run.settings) / first.spec.name / "config.pbtxt").read_bytes()
+    place = live_module.place
+
+    def spoil(source: Path, target: Path) -> None:
+        place(source, target)
+        if target.parent.parent == repository(first.run.settings) and target.name == "2":
+            (target / "model.onnx").write_bytes(b"no graph at all")
+
+    monkeypatch.setattr(live_module, "place", spoil)
+    with pytest.raises(Invalid, match="load"):
+        second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
+    assert (repository(first.run.settings) / first.spec.name / "config.pbtxt").read_bytes() == before
+    assert serves(first)
+    assert champion(first) == 1
+
+
+class Killed(BaseException):
+    """What no handler but the outermost sees."""
+
+
+POINTS = {  # where the process dies: the object, the function, before or after it has done its work
+    "package kept": ("serving.live", "place", 0, "after"),
+    "version placed": ("serving.live", "place", 1, "after"),
+    "switch not written": ("serving.live", "replace", 0, "before"),
+    "switch written": ("serving.live", "replace", 0, "after"),
+    "loaded": ("serving.triton.TritonClient", "load", 0, "after"),
+    "tags not set": ("pipeline.registry.Registry", "set_version_tags", 0, "before"),
+    "alias not moved": ("pipeline.registry.Registry", "set_alias", 0, "before"),
+    "alias moved": ("pipeline.registry.Registry", "set_alias", 0, "after"),
+    "challenger not ended": ("pipeline.registry.Registry", "delete_alias", 0, "before"),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_promotion_that_dies_rolls_forward(
+    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    first.promote(*first.ready())
+    read = second.ready(PASSED.model_copy(update={"champion": 1}))
+    module, name, skip, when = POINTS[point]
+    owner = _resolve(module)
+    original = getattr(owner, name)
+    calls = iter(range(100))
+
+    def dying(*arguments: object, **options: object) -> object:
+        strikes = next(calls) == skip
+        if strikes and when == "before":
+            raise Killed
+        result = original(*arguments, **options)
+        if strikes:
+            raise Killed
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dying)
+        with pytest.raises(Killed):
+            second.promote(*read)
+    assert serves(first) or serves(second)  # never a mix, never nothing
+    end = second.promote(*read)
+    assert (end.version, end.previous) == (2, 1)
+    assert serves(second)
+    assert champion(second) == 2
+
+
+def _resolve(path: str) -> object:
+    from pkgutil import resolve_name
+
+    return resolve_name(path)
+
+
+def test_a_promotion_killed_for_real_leaves_no_lock(make: Callable[..., Chain], tmp_path: Path) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    first.promote(*first.ready())
+    settings = first.run.settings
+    code = f"""
+        import sys, time
+        from pathlib import Path
+        from pipeline.settings import Settings
+        from serving.live import Live
+        with Live(Settings.model_validate_json(sys.argv[1]), {first.spec.name!r}).alone():
+            Path(sys.argv[2]).touch()
+            time.sleep(60)
+    """
+    held = tmp_path / "held"
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), settings.model_dump_json(), str(held)])
+    deadline = time.monotonic() + 30
+    while not held.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
+    assert serves(second)
+
+
+def test_two_promotions_do_not_overlap(make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    monkeypatch.setattr(live_module, "LOCK_S", 0.2)
+    with Live(first.run.settings, first.spec.name).alone(), pytest.raises(Unavailable, match="another promotion"):
+        first.promote(*first.ready())
+    both = [first.ready(), second.ready()]
+    monkeypatch.setattr(live_module, "LOCK_S", 60.0)
+    with ThreadPoolExecutor(2) as pool:
+        ends = [pool.submit(one.promote, *read) for one, read in zip((first, second), both, strict=True)]
+        outcomes = [end.exception() for end in ends]
+    assert [type(outcome) for outcome in outcomes].count(Rejected) == 1  # the later one compared with no champion
+    winner = (first, second)[[outcome is None for outcome in outcomes].index(True)]
+    assert serves(winner)
+
+
+def test_rollback_of_what_was_never_promoted(stack_settings: Settings) -> None:
+    with pytest.raises(Invalid, match="'never_seen' has no champion"):
+        rollback(stack_settings, Registry(stack_settings), "never_seen")
+
+
+def test_no_answer_from_triton_is_retried(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    read = one.ready()
+    away = one.run.settings.model_copy(update={"triton_grpc_port": 9, "timeout_s": 1.0})
+    one.run = type(one.run)(one.run.id, one.run.pipeline, away, one.run.spec_path)
+    with pytest.raises(Unavailable, match="Triton does not answer"):
+        one.promote(*read)
