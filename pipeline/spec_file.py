@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,15 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import Invalid, Problem
 from pipeline.spec import Overrides, PipelineSpec
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-7 is a number (YAML 1.1 wants 1.0e-7)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def load_spec(path: Path) -> PipelineSpec:
@@ -33,9 +43,9 @@ def load_spec(path: Path) -> PipelineSpec:
 def parse_spec(text: str, where: str) -> PipelineSpec:
     """The spec in a YAML text; `where` names it in errors. Raises as `load_spec` does."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
         _refuse_double_keys(root, where)
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
         encoded = json.dumps(value, default=str)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1

@@ -28,6 +28,10 @@ def test_a_short_spec_has_every_default() -> None:
     assert spec.digest != parse_spec(GOOD.replace("target: y", "target: z"), "s.yaml").digest
 
 
+def test_small_numbers_as_people_write_them() -> None:
+    assert parse_spec(GOOD + "export: {atol: 1e-7, rtol: 0}\n", "s.yaml").export.atol == 1e-7
+
+
 CASES = {
     "unknown key": ("nam: x\n", ["s.yaml:6: nam: unknown key 'nam' -> did you mean 'name'?"]),
     "wrong type": ("seed: much\n", ["s.yaml:6: seed: Input should be a valid integer (value 'much')"]),

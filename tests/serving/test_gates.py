@@ -1,0 +1,275 @@
+"""Each gate passes what is good and stops what was planted; what cannot be judged is refused."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from chain import SCHEMA, native, rows, spec_of
+
+from pipeline.columns import RowSchema
+from pipeline.errors import Unavailable
+from pipeline.refs import Verdict
+from pipeline.spec import PipelineSpec
+from pipeline.spec_file import parse_spec
+from pipeline.target import encode_target
+from pipeline.tensors import to_tensors
+from serving.gates.base import Champion, Evidence, Gate, judge
+from serving.gates.champion import ChampionGate, resamples
+from serving.gates.latency import LatencyGate
+from serving.gates.parity import ParityGate
+from serving.gates.quality import QualityGate
+from serving.gates.robustness import RobustnessGate
+
+FRAME = rows(400)
+TENSORS = to_tensors(FRAME, SCHEMA)
+TARGET = encode_target(FRAME, SCHEMA)
+GOOD = native(3.0, TENSORS)
+
+
+@dataclass
+class Answering:
+    """Stands where the client of a server stands (serving/triton.py, tested on the real one): answers by a function."""
+
+    answer: Callable[[dict[str, np.ndarray]], np.ndarray]
+
+    def replay(
+        self, name: str, tensors: dict[str, np.ndarray], output: str, version: str = "", batch: int = 256
+    ) -> np.ndarray:
+        return self.answer(tensors)
+
+
+def evidence(gates: str = "{}", **changes: Any) -> Evidence:
+    found = Evidence(
+        spec=spec_of("m", gates),
+        schema=SCHEMA,
+        tensors=TENSORS,
+        target=TARGET,
+        native=GOOD,
+        served=GOOD,
+        onnx_digest="new",
+        champion=None,
+        challenger=Answering(lambda tensors: native(3.0, tensors)),  # type: ignore[arg-type]
+        version=2,
+    )
+    return replace(found, **changes)
+
+
+def verdict(kind: type[Gate], found: Evidence) -> Verdict:
+    return judge([kind(found)])[0]
+
+
+def champion(answers: np.ndarray | None, digest: str = "old", problem: str = "") -> Champion:
+    return Champion(version=1, onnx_digest=digest, answers=answers, problem=problem)
+
+
+def test_quality_holds_each_bound() -> None:
+    good = verdict(QualityGate, evidence("{quality: {at_least: {roc_auc: 0.9}, at_most: {log_loss: 0.6}}}"))
+    assert good.passed
+    assert good.observed > good.bound == 0.9  # type: ignore[operator]
+    bad = verdict(
+        QualityGate, evidence("{quality: {at_least: {roc_auc: 0.9999, accuracy: 0.999}, at_most: {brier: 0.001}}}")
+    )
+    assert not bad.passed
+    assert all(name in bad.reason for name in ("roc_auc", "accuracy", "brier"))
+    assert "declares no bound" in verdict(QualityGate, evidence()).reason
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        pytest.param(lambda good: good[:, ::-1], id="labels swapped"),
+        pytest.param(lambda good: np.full_like(good, 0.5), id="a constant model"),
+        pytest.param(lambda good: np.where(np.arange(len(good))[:, None] == 3, np.nan, good), id="one NaN"),
+        pytest.param(lambda good: np.roll(good, 1, axis=0), id="rows out of order"),
+    ],
+)
+def test_quality_stops_corruptions(planted: Callable) -> None:
+    served = planted(GOOD).astype(np.float32)
+    assert not verdict(QualityGate, evidence("{quality: {at_least: {roc_auc: 0.9}}}", served=served)).passed
+    assert not verdict(ParityGate, evidence(served=served)).passed
+
+
+def test_the_champion_is_compared_on_the_same_rows() -> None:
+    assert "no champion" in verdict(ChampionGate, evidence()).reason
+    worse = native(0.2, TENSORS) * 0.7 + 0.15 + 0.3 * np.random.default_rng(1).random((400, 1)) * [[1, -1]]
+    better = verdict(ChampionGate, evidence(champion=champion(worse.astype(np.float32))))
+    assert better.passed
+    assert better.numbers["gain"] > 0
+    back = verdict(ChampionGate, evidence(served=worse.astype(np.float32), champion=champion(GOOD)))
+    assert not back.passed
+    assert back.observed < back.bound  # type: ignore[operator]
+    assert "worse than the margin" in back.reason
+    same = verdict(ChampionGate, evidence(champion=champion(GOOD, digest="new")))
+    assert same.passed
+    assert "the same graph" in same.reason
+    assert same.numbers["gain_low"] == 0
+
+
+def test_a_comparison_that_cannot_be_made_is_refused() -> None:
+    gone = verdict(ChampionGate, evidence(champion=champion(None, problem="column 'q' is missing")))
+    assert not gone.passed
+    assert "column 'q' is missing" in gone.reason
+    few = evidence("{champion: {min_rows: 500}}", champion=champion(GOOD))
+    assert "500 are asked" in verdict(ChampionGate, few).reason
+    shifted = verdict(ChampionGate, evidence(champion=champion(GOOD[:-1])))
+    assert not shifted.passed
+    assert "could not be judged" in shifted.reason
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    """Coverage of the percentile interval for a mean, over many samples (nominal 90%)."""
+    draw = np.random.default_rng(0)
+    hits = 0
+    for at in range(150):
+        sample = draw.normal(1.0, 1.0, 60)
+        means = [sample[take].mean() for take in resamples(sample, stratified=False, count=200, seed=at)]
+        low, high = np.quantile(means, [0.05, 0.95])
+        hits += low <= 1.0 <= high
+    assert 0.80 <= hits / 150 <= 0.97
+
+
+def test_resamples_keep_each_class_and_repeat() -> None:
+    target = np.array([0.0] * 90 + [1.0] * 10)
+    taken = resamples(target, stratified=True, count=20, seed=3)
+    assert all(target[take].sum() == 10 for take in taken)
+    assert np.array_equal(taken[5], resamples(target, stratified=True, count=20, seed=3)[5])
+
+
+def test_parity_is_within_the_declared_tolerance() -> None:
+    near = (GOOD + 5e-6).astype(np.float32)
+    assert verdict(ParityGate, evidence(served=near)).passed
+    assert not verdict(ParityGate, evidence("{parity: {atol: 1e-7, rtol: 0}}", served=near)).passed
+    assert "shape" in verdict(ParityGate, evidence(served=GOOD[:, :1])).reason
+
+
+def test_robustness_is_about_small_changes() -> None:
+    assert verdict(RobustnessGate, evidence()).passed
+    jumpy = Answering(lambda tensors: native(3000.0, tensors))
+    found = evidence(challenger=jumpy, served=native(3000.0, TENSORS))
+    assert (
+        verdict(
+            RobustnessGate, replace(found, spec=spec_of("m", "{robustness: {noise: 0.5, mean_change: 0.01}}"))
+        ).passed
+        is False
+    )
+    silent = Answering(lambda tensors: np.full((len(tensors["numeric"]), 2), np.nan, dtype=np.float32))
+    assert not verdict(RobustnessGate, evidence(challenger=silent)).passed
+    only_text = RowSchema(columns=SCHEMA.columns[2:], target="y", task="binary", classes=("no", "yes"))
+    assert verdict(RobustnessGate, evidence(schema=only_text, tensors={"categorical": TENSORS["categorical"]})).passed
+
+
+def slow(seconds: float, failing: bool = False) -> Answering:
+    def answer(tensors: dict[str, np.ndarray]) -> np.ndarray:
+        time.sleep(seconds)
+        if failing and float(tensors["numeric"][0, 0]) > 0:
+            raise Unavailable("no answer")
+        return native(3.0, tensors)
+
+    return Answering(answer)
+
+
+def test_latency_is_judged_at_the_declared_load() -> None:
+    rule = "{latency: {rate_per_s: 100, duration_s: 0.4, p95_ms: 1000}}"
+    good = verdict(LatencyGate, evidence(rule))
+    assert good.passed
+    assert good.numbers["requests"] == 40
+    assert good.numbers["p50_ms"] <= good.numbers["p95_ms"] <= good.numbers["p99_ms"]
+    tight = verdict(LatencyGate, evidence(rule.replace("1000", "5"), challenger=slow(0.02)))
+    assert not tight.passed
+    assert "5 ms is asked" in tight.reason
+
+
+def test_latency_counts_the_time_that_a_request_waits() -> None:
+    """One server that needs 20 ms, asked 100 times a second: the queue grows, and an honest p95 grows with it."""
+    import threading
+
+    turn = threading.Lock()
+
+    def one_at_a_time(tensors: dict[str, np.ndarray]) -> np.ndarray:
+        with turn:
+            time.sleep(0.02)
+        return native(3.0, tensors)
+
+    rule = "{latency: {rate_per_s: 100, duration_s: 1.0, p95_ms: 200}}"
+    found = verdict(LatencyGate, evidence(rule, challenger=Answering(one_at_a_time)))
+    assert not found.passed
+    assert found.numbers["p95_ms"] > 500
+
+
+def test_failed_requests_are_counted() -> None:
+    rule = "{latency: {rate_per_s: 100, duration_s: 0.4, p95_ms: 1000}}"
+    with pytest.raises(Unavailable):  # a server that fails while it is warmed up is the outside world's failure
+        verdict(LatencyGate, evidence(rule, challenger=slow(0, failing=True)))
+    down = iter([False] * 10 + [True] * 1000)
+
+    def failing_later(tensors: dict[str, np.ndarray]) -> np.ndarray:
+        if next(down):
+            raise Unavailable("no answer")
+        return native(3.0, tensors)
+
+    found = verdict(LatencyGate, evidence(rule, challenger=Answering(failing_later)))
+    assert not found.passed
+    assert "none of 40" in found.reason
+
+
+def test_a_gate_that_breaks_or_was_not_asked_is_refused() -> None:
+    class Broken(Gate):
+        name = "broken"
+
+        def judge(self) -> Verdict:
+            return self.passed(str(1 / 0))
+
+    found = verdict(Broken, evidence())
+    assert not found.passed
+    assert "could not be judged" in found.reason
+    unasked = Broken(evidence())
+    assert unasked.is_successful() is False
+
+    class Lying(Gate):
+        name = "lying"
+
+        def judge(self) -> Verdict:
+            return self.passed("fine")
+
+        def measure(self, *arguments: Any, **options: Any) -> float:
+            score = super().measure(*arguments, **options)
+            self.success = None
+            return score
+
+    assert not verdict(Lying, evidence()).passed
+
+
+def test_regression_and_its_scale() -> None:
+    spec: PipelineSpec = parse_spec(
+        "version: 1\nname: r\ntask: {kind: regression}\ndata: {source: s, target: y}\ncandidates: [{kind: xgboost}]\n"
+        "gates: {quality: {at_least: {r2: 0.5}, at_most: {rmse: 50}}}\n",
+        "r",
+    )
+    schema = RowSchema(columns=SCHEMA.columns, target="y", task="regression")
+    target = TENSORS["numeric"][:, 0].astype(np.float64) * 100
+    answers = (target[:, None] + 1).astype(np.float32)
+    found = evidence(
+        spec=spec, schema=schema, target=target, native=answers, served=answers,
+        challenger=Answering(lambda tensors: tensors["numeric"][:, :1] * 100 + 1),
+        champion=champion((answers + 30).astype(np.float32)),
+    )  # fmt: skip
+    verdicts = judge([kind(found) for kind in (QualityGate, ChampionGate, ParityGate, RobustnessGate)])
+    assert [one.passed for one in verdicts] == [True] * 4, [one.reason for one in verdicts]
+
+
+def test_nothing_is_written_and_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    verdict(QualityGate, evidence())
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr().out == ""
