@@ -34,3 +34,7 @@ def main() -> None:
     """Entry point of the `slipway` command."""
     share_cores()
     app()
+
+
+if __name__ == "__main__":
+    main()

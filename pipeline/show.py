@@ -59,11 +59,14 @@ class Board:
         self._states[key] = state
         if state == "running":
             self._since[key] = time.monotonic()
-        elif key in self._since:
-            self._seconds[key] = time.monotonic() - self._since.pop(key) if seconds is None else seconds
+        else:
+            begun = self._since.pop(key, None)
+            took = seconds if seconds is not None else None if begun is None else time.monotonic() - begun
+            if took is not None:
+                self._seconds[key] = took
         if not self._console.is_terminal and state not in ("waiting", "queued", "scheduled"):
-            took = f"  {self._seconds[key]:.1f} s" if key in self._seconds and state != "running" else ""
-            self._console.print(f"{key:<18} {state}{took}", highlight=False)
+            note = f"  {self._seconds[key]:.1f} s" if key in self._seconds and state != "running" else ""
+            self._console.print(f"{key:<18} {state}{note}", highlight=False)
 
     def _draw(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, title=self._title, title_justify="left")

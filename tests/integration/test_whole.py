@@ -1,0 +1,139 @@
+"""From rows to a served champion: in one process, and by the real Airflow; refused, rolled back, traced."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.settings import Settings
+
+pytestmark = pytest.mark.stack
+
+SPEC = """version: 1
+name: {name}
+task: {{kind: {kind}}}
+data: {{source: {source}, target: y}}
+candidates:
+  - {{kind: xgboost, trials: 2, folds: 2, rounds: 40}}
+  - {{kind: torch, trials: 1, folds: 2, epochs: 4}}
+gates:
+  quality: {quality}
+  latency: {{rate_per_s: 50, duration_s: 0.4, p95_ms: 2000}}
+  champion: {{margin: 0.2}}
+"""
+
+
+def slipway(settings: Settings, *arguments: str, code: int = 0) -> Any:
+    """The command as a person runs it; its JSON."""
+    chosen = ("root", "home", "airflow_port", "mlflow_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port", "triton_dir")  # fmt: skip
+    environment = {**os.environ, **{f"SLIPWAY_{name.upper()}": str(getattr(settings, name)) for name in chosen}}
+    command = [sys.executable, "-m", "pipeline.cli", *arguments, "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == code, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return json.loads(done.stdout)
+
+
+def table(kind: str, rows: int = 400) -> pd.DataFrame:
+    """Every kind of column, with missing values."""
+    draw = np.random.default_rng(1)
+    frame = pd.DataFrame(
+        {
+            "amount": draw.lognormal(2, 1, rows),
+            "member": draw.choice(["yes", "no"], rows),
+            "colour": draw.choice(["red", "green", "blue", None], rows),
+            "since": pd.Timestamp("2026-01-01") + pd.to_timedelta(draw.integers(0, 10**7, rows), unit="s"),
+        }
+    )
+    signal = np.log(frame["amount"]) + (frame["member"] == "yes") + 0.2 * draw.normal(size=rows)
+    frame.loc[::9, "amount"] = np.nan
+    if kind == "regression":
+        return frame.assign(y=signal)
+    cuts = [2.5] if kind == "binary" else [2.0, 3.0]
+    return frame.assign(y=np.array(["low", "middle", "high"])[np.digitize(signal, cuts)])
+
+
+def write(settings: Settings, name: str, kind: str, quality: str, rows: int = 400) -> None:
+    table(kind, rows).to_csv(settings.root / f"{name}.csv", index=False)
+    path = settings.specs_dir / f"{name}.yaml"
+    path.write_text(SPEC.format(name=name, kind=kind, source=f"../../{name}.csv", quality=quality))
+
+
+@pytest.mark.parametrize(
+    ("kind", "quality"),
+    [
+        ("binary", "{at_least: {roc_auc: 0.7}}"),
+        ("multiclass", "{at_least: {balanced_accuracy: 0.4}}"),
+        ("regression", "{at_least: {r2: 0.2}}"),
+    ],
+)
+def test_a_csv_becomes_a_served_champion(kind: str, quality: str, stack_settings: Settings, tmp_path: Path) -> None:
+    name = f"whole_{kind}"
+    write(stack_settings, name, kind, quality)
+    found = slipway(stack_settings, "run", name)
+    assert found["outcome"] == "promoted", found["reasons"]
+    assert (found["promotion"]["version"], found["promotion"]["previous"]) == (1, None)
+    assert [verdict["passed"] for verdict in found["gates"]["verdicts"]] == [True] * 5
+    answer = subprocess.run(["bash", "-c", found["curl"]], capture_output=True, text=True, check=True).stdout
+    assert json.loads(answer)["model_version"] == "1"
+    table(kind, 30).drop(columns="y").to_csv(tmp_path / "new.csv", index=False)
+    assert len(slipway(stack_settings, "predict", name, str(tmp_path / "new.csv"))["answers"]) == 30
+    traced = slipway(stack_settings, "lineage", name)
+    assert traced["aliases"] == ["champion"]
+    assert traced["summary"]["dataset"]["digest"] == traced["tags"]["slipway.dataset"]
+    assert traced["summary"]["version"]["onnx_digest"] == traced["tags"]["slipway.onnx"]
+    page = httpx.get(found["addresses"]["MLflow"].split("#")[0])
+    assert page.is_success
+
+
+def test_a_bad_model_is_refused_and_the_champion_serves_on(stack_settings: Settings) -> None:
+    write(stack_settings, "guarded", "binary", "{at_least: {roc_auc: 0.7}}")
+    assert slipway(stack_settings, "run", "guarded")["outcome"] == "promoted"
+    path = stack_settings.specs_dir / "guarded.yaml"
+    path.write_text(path.read_text().replace("roc_auc: 0.7", "roc_auc: 0.9999"))
+    refused = slipway(stack_settings, "run", "guarded", code=3)
+    assert refused["outcome"] == "rejected"
+    assert "0.9999 is asked" in refused["reasons"][0]
+    assert slipway(stack_settings, "lineage", "guarded")["version"] == 1
+    assert slipway(stack_settings, "lineage", "guarded/2")["aliases"] == []
+    path.write_text(path.read_text().replace("roc_auc: 0.9999", "roc_auc: 0.7"))
+    assert slipway(stack_settings, "run", "guarded", "--seed", "9")["promotion"]["previous"] == 1
+    assert slipway(stack_settings, "rollback", "guarded")["version"] == 1
+    assert slipway(stack_settings, "lineage", "guarded@champion")["version"] == 1
+    slipway(stack_settings, "lineage", "guarded@nobody", code=2)
+    slipway(stack_settings, "lineage", "guarded/99", code=2)
+
+
+def test_a_run_goes_on_where_it_was_cut_off(stack_settings: Settings) -> None:
+    write(stack_settings, "resumed", "binary", "{}")
+    first = slipway(stack_settings, "run", "resumed")
+    runs = Path(stack_settings.store) / "runs" / "resumed" / first["run"]
+    before = {path.name: path.stat().st_mtime for path in runs.glob("*.json")}
+    (runs / "promote.json").unlink()
+    (runs / "gate.json").unlink()
+    again = slipway(stack_settings, "run", "resumed", "--run-id", first["run"])
+    assert again["promotion"] == first["promotion"] | {"previous": None}
+    after = {path.name: path.stat().st_mtime for path in runs.glob("*.json")}
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"gate.json", "promote.json"}
+
+
+def test_the_dag_takes_a_spec_to_a_champion_and_shows_a_refusal(airflow_settings: Settings) -> None:
+    write(airflow_settings, "by_airflow", "binary", "{at_least: {roc_auc: 0.7}}")
+    found = slipway(airflow_settings, "trigger", "by_airflow", "--wait")
+    assert found["outcome"] == "promoted", found
+    assert len(found["tasks"]) == 12
+    refused = slipway(airflow_settings, "trigger", "by_airflow", "--wait", "--source", "../../none.csv", code=1)
+    assert "there is no such file" in refused["problems"][0]["what"]
+    path = airflow_settings.specs_dir / "by_airflow.yaml"
+    path.write_text(path.read_text().replace("roc_auc: 0.7", "roc_auc: 0.9999"))
+    assert slipway(airflow_settings, "trigger", "by_airflow", "--wait", code=3)["outcome"] == "rejected"
