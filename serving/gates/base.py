@@ -28,10 +28,11 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-from deepeval import evaluate  # noqa: E402
-from deepeval.evaluate.configs import AsyncConfig, CacheConfig, DisplayConfig, ErrorConfig  # noqa: E402
-from deepeval.metrics import BaseMetric  # noqa: E402
-from deepeval.test_case import LLMTestCase  # noqa: E402
+with contextlib.redirect_stdout(io.StringIO()):  # it greets whoever imports it
+    from deepeval import evaluate
+    from deepeval.evaluate.configs import AsyncConfig, CacheConfig, DisplayConfig, ErrorConfig
+    from deepeval.metrics import BaseMetric
+    from deepeval.test_case import LLMTestCase
 
 Floats = npt.NDArray[np.float32]
 
