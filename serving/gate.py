@@ -36,7 +36,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
         Invalid: another model answers than the one that was rolled out. A retry does not help.
         Unavailable: a server does not answer. A retry helps.
     """
-    ensure(run.settings, rollout)
+    ensure(run, rollout)
     _, rows = split_rows(run, dataset, spec.split)
     schema = dataset.row_schema
     tensors = to_tensors(rows, schema, "snapshot")

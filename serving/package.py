@@ -58,12 +58,17 @@ def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         digest = digest_bytes(text.encode())
-        key = f"packages/{spec.name}/{model.version}-{digest[:16]}"
+        key = package_key(spec.name, model.version, digest)
         run.store.put(folder, key)
     run.registry.set_version_tags(spec.name, model.version, {"slipway.package": digest})
     run.registry.log_text(run.registry.pipeline_run(run, spec), config, f"serving/{FILE}")
     run.registry.log_text(run.registry.pipeline_run(run, spec), text, f"serving/{MANIFEST}")
     return PackageRef(name=spec.name, version=model.version, key=key, digest=digest)
+
+
+def package_key(name: str, version: int, digest: str) -> str:
+    """Where the store keeps a package."""
+    return f"packages/{name}/{version}-{digest[:16]}"
 
 
 def verify(folder: Path, digest: str) -> None:

@@ -15,7 +15,7 @@ from pipeline.spec import PipelineSpec
 from pipeline.step import main
 from pipeline.supervisor import Supervisor
 from serving.live import place
-from serving.package import verify
+from serving.package import package_key, verify
 from serving.probe import probe
 from serving.server import challenger_name, challenger_program
 from serving.triton import TritonClient
@@ -30,11 +30,6 @@ def rollout(spec: PipelineSpec, package: PackageRef, run: Run) -> RolloutRef:
     """
     settings = run.settings
     end_challengers(settings, package.name)
-    folder = challengers(settings) / f"{package.name}-{package.version}"
-    shutil.rmtree(folder, ignore_errors=True)
-    with run.store.local(package.key) as source:
-        place(source, folder / package.name)
-    verify(folder / package.name, package.digest)
     http, grpc = free_ports(settings.host, 2)
     ref = RolloutRef(
         name=package.name,
@@ -44,7 +39,7 @@ def rollout(spec: PipelineSpec, package: PackageRef, run: Run) -> RolloutRef:
         http=f"{settings.host}:{http}",
         grpc=f"{settings.host}:{grpc}",
     )
-    ensure(settings, ref)
+    ensure(run, ref)
     try:
         with TritonClient(ref.grpc, settings.timeout_s) as client:
             probe(client, package.name, package.version)
@@ -55,9 +50,19 @@ def rollout(spec: PipelineSpec, package: PackageRef, run: Run) -> RolloutRef:
     return ref
 
 
-def ensure(settings: Settings, ref: RolloutRef) -> None:
-    """The challenger's server runs; it is started again when the machine, or the stack, was down since."""
-    Supervisor(settings).start(_program(settings, ref))
+def ensure(run: Run, ref: RolloutRef) -> None:
+    """The challenger's server runs, with its files: again, when the stack was down or the challenger taken down since.
+
+    Raises:
+        Invalid: the package was changed. A retry does not help.
+        Unavailable: the store does not answer, or the server does not start. A retry helps.
+    """
+    folder = challengers(run.settings) / f"{ref.name}-{ref.version}" / ref.name
+    if not folder.is_dir():
+        with run.store.local(package_key(ref.name, ref.version, ref.digest)) as source:
+            place(source, folder)
+    verify(folder, ref.digest)
+    Supervisor(run.settings).start(_program(run.settings, ref))
 
 
 def end_challengers(settings: Settings, name: str) -> None:
