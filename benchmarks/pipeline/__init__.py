@@ -1,0 +1,1 @@
+"""Time of a pipeline run against the bare script that fits the same models."""
