@@ -131,8 +131,12 @@ Candidate = Annotated[XGBoost | Torch, Field(discriminator="kind")]
 class Tolerance(Frozen):
     """Two numbers agree when |a - b| <= atol + rtol * |b|."""
 
-    atol: float = Field(default=1e-5, ge=0)
+    atol: float = Field(default=1e-5, ge=0, description="of a probability, or in target standard deviations")
     rtol: float = Field(default=1e-4, ge=0)
+
+    def in_units(self, unit: float) -> Tolerance:
+        """The tolerance with `atol` counted in `unit` (see `pipeline.target.answer_unit`)."""
+        return Tolerance(atol=self.atol * unit, rtol=self.rtol)
 
 
 class Quality(Frozen):

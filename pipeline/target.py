@@ -29,3 +29,8 @@ def encode_target(frame: pd.DataFrame, schema: RowSchema) -> npt.NDArray[np.floa
             "correct the label, or drop the row",
         )
     return np.array([index[label] for label in labels], dtype=np.float64)
+
+
+def answer_unit(schema: RowSchema, target: npt.NDArray[np.float64]) -> float:
+    """What a difference of answers is counted in: 1 for probabilities, the target's standard deviation otherwise."""
+    return (float(target.std()) or 1.0) if schema.task == "regression" else 1.0

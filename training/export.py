@@ -14,6 +14,7 @@ from pipeline.refs import DatasetRef, LoggedModelRef, OnnxRef, ParityCase
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec
 from pipeline.step import main
+from pipeline.target import answer_unit, encode_target
 from pipeline.tensors import to_tensors
 from training.models.base import load_candidate
 from training.onnx_model import build
@@ -51,7 +52,8 @@ def export(spec: PipelineSpec, dataset: DatasetRef, model: LoggedModelRef, run: 
             cases=cases,
             predictions="",
         )
-    proof = prove(schema, spec.export, native.predict, graph.predict, tensors)
+    tolerance = spec.export.in_units(answer_unit(schema, encode_target(rows, schema)))
+    proof = prove(schema, tolerance, native.predict, graph.predict, tensors)
     digest = digest_bytes(content)
     key = f"onnx/{digest}.onnx"
     run.store.write(key, content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.refs import Verdict
+from pipeline.target import answer_unit
 from serving.gates.base import Gate
 
 
@@ -16,7 +17,8 @@ class ParityGate(Gate):
     def judge(self) -> Verdict:
         """|served - native| <= atol + rtol * |native|, everywhere."""
         served, native = self.evidence.served, self.evidence.native
-        tolerance = self.evidence.spec.gates.parity
+        unit = answer_unit(self.evidence.schema, self.evidence.target)
+        tolerance = self.evidence.spec.gates.parity.in_units(unit)
         if served.shape != native.shape:
             return self.refused(f"served answers have shape {served.shape}, the model's {native.shape}")
         if not np.isfinite(served).all():

@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.columns import NUMERIC
 from pipeline.refs import Verdict
+from pipeline.target import answer_unit
 from serving.gates.base import Gate
 
 
@@ -30,8 +31,7 @@ class RobustnessGate(Gate):
         moved = (numbers + rule.noise * spread * draw).astype(np.float32)
         answers = evidence.ask({**evidence.tensors, NUMERIC: moved})
         change = np.abs(answers.astype(np.float64) - evidence.served).max(axis=1)
-        if evidence.schema.task == "regression":
-            change = change / max(float(evidence.target.std()), 1e-12)
+        change = change / answer_unit(evidence.schema, evidence.target)
         mean, worst = float(change.mean()), float(change.max())
         text = f"numbers moved by {rule.noise:g} standard deviations change the answer by {mean:.4f} on average"
         found = {"observed": mean, "bound": rule.mean_change, "worst": worst}
