@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,15 +25,13 @@ class Postgres(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """A database that asks for a password."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         pytest.skip("no PostgreSQL here: apt-get install postgresql")
     binaries = found[-1].parent
-    folder = tmp_path_factory.mktemp("postgres")
-    folder.parent.chmod(0o711)
-    folder.parent.parent.chmod(0o711)
+    folder = Path(tempfile.mkdtemp(prefix="slipway-postgres-"))  # pytest's own folders are closed to other users
     secret = folder / "secret"
     secret.write_text(PASSWORD)
     as_other: list[str] = []
@@ -62,3 +61,4 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield Postgres(f"postgresql://slipway@127.0.0.1:{port}/postgres", PASSWORD)
     finally:
         run(str(binaries / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
