@@ -26,24 +26,29 @@ def read_rows(run: Run, dataset: DatasetRef) -> pd.DataFrame:
 def held_out(frame: pd.DataFrame, split: Split) -> npt.NDArray[np.bool_]:
     """(rows,) bool: by the hash of each row's content, so equal rows fall on one side, in every later snapshot too.
 
-    A column's values are hashed as what they are (float64, microseconds, text), never by how a reader stored them;
-    columns and seed are mixed by the finaliser of SplitMix64 (Steele et al., OOPSLA 2014).
+    No row's answer depends on another row. A column's values are hashed as what they are (float64, microseconds,
+    text), never by how a reader stored them; columns and seed are mixed by the finaliser of SplitMix64 (Steele et al.,
+    OOPSLA 2014).
     """
     state = np.full(len(frame), (split.seed + 1) * _GOLDEN & _MASK, dtype=np.uint64)
     for name in frame.columns:
-        state = _mix(state ^ _hashes(frame[name])) + np.uint64(_GOLDEN)
+        state = _mix(state ^ value_hashes(frame[name])) + np.uint64(_GOLDEN)
     return np.asarray(_mix(state) / np.float64(2**64) < split.holdout)
 
 
-def _hashes(series: pd.Series) -> npt.NDArray[np.uint64]:
+def value_hashes(series: pd.Series) -> npt.NDArray[np.uint64]:
+    """(rows,) uint64: each value's own hash, the same for equal values of any column, storage and snapshot."""
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
         stamps = series.dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
         return np.asarray(stamps.view(np.uint64), dtype=np.uint64)
     if pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_bool_dtype(series.dtype):
         numbers = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0  # -0.0 is 0.0
         return np.where(np.isnan(numbers), np.uint64(1), numbers.view(np.uint64))
-    text = series.astype("object").where(series.notna(), "").map(str)
-    return np.asarray(pd.util.hash_array(text.to_numpy(dtype=object)), dtype=np.uint64)
+    codes, values = pd.factorize(series)  # each text is hashed once, however many rows have it
+    texts = np.array(
+        [*map(str, np.asarray(values, dtype=object)), ""], dtype=object
+    )  # code -1 is the last: missing is the empty text
+    return np.asarray(pd.util.hash_array(texts, categorize=False)[codes], dtype=np.uint64)
 
 
 def _mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -8,11 +8,12 @@ import pandas as pd
 
 from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP, RowSchema
 from pipeline.errors import Invalid, Problem
+from pipeline.parse import blank, booleans, category_strings, numbers, timestamps
 
 MISSING_TIMESTAMP = np.iinfo(np.int64).min
-Tensors = dict[str, npt.NDArray[np.generic]]
+__all__ = ["MISSING_TIMESTAMP", "Tensors", "category_strings", "to_tensors"]
 
-_TRUE_FALSE = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "yes": 1.0, "no": 0.0}
+Tensors = dict[str, npt.NDArray[np.generic]]
 
 
 def to_tensors(frame: pd.DataFrame, schema: RowSchema, where: str = "rows") -> Tensors:
@@ -33,10 +34,11 @@ def to_tensors(frame: pd.DataFrame, schema: RowSchema, where: str = "rows") -> T
         raise Invalid(problems)
     tensors: Tensors = {}
     rows = len(frame)
+    kinds = {column.name: column.kind for column in schema.columns}
     if schema.numeric:
         numeric = np.empty((rows, len(schema.numeric)), dtype=np.float32)
         for index, name in enumerate(schema.numeric):
-            numeric[:, index] = _numbers(frame[name], where, problems)
+            numeric[:, index] = _numbers(frame[name], kinds[name], where, problems)
         tensors[NUMERIC] = numeric
     if schema.categorical:
         categorical = np.empty((rows, len(schema.categorical)), dtype=object)
@@ -53,50 +55,29 @@ def to_tensors(frame: pd.DataFrame, schema: RowSchema, where: str = "rows") -> T
     return tensors
 
 
-def category_strings(series: pd.Series) -> npt.NDArray[np.object_]:
-    """(rows,) str: the one spelling of a category, so that 1, 1.0 and "1" from different readers are one."""
-    if pd.api.types.is_float_dtype(series.dtype):
-        whole = series.dropna()
-        if (whole == whole.round()).all():
-            series = series.astype("Int64")
-    text = series.astype("object").where(series.notna(), "")
-    return text.map(str).to_numpy(dtype=object)
-
-
-def _numbers(series: pd.Series, where: str, problems: list[Problem]) -> npt.NDArray[np.float32]:
-    if pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_bool_dtype(series.dtype):
-        with np.errstate(over="ignore"):  # beyond float32 is infinity, here as on the server
-            return series.to_numpy(dtype=np.float64, na_value=np.nan).astype(np.float32)
-    text = series.astype("object")
-    booleans = text.map(lambda value: _TRUE_FALSE.get(str(value).strip().lower()), na_action="ignore")
-    values = pd.to_numeric(text, errors="coerce")
-    values = values.where(values.notna(), booleans)
-    bad = values.isna() & text.notna() & (text.astype(str).str.strip() != "")
-    if bad.any():
-        place = int(np.flatnonzero(bad.to_numpy())[0])
-        problems.append(
-            Problem(
-                f"{text.iloc[place]!r} is not a number ({int(bad.sum())} such values)",
-                where=f"{where}, column {series.name!r}, row {place + 1}",
-                remedy="correct the value, or leave it empty when it is missing",
-            )
-        )
-    with np.errstate(over="ignore"):
-        return values.to_numpy(dtype=np.float64, na_value=np.nan).astype(np.float32)
+def _numbers(series: pd.Series, kind: str, where: str, problems: list[Problem]) -> npt.NDArray[np.float32]:
+    values = booleans(series) if kind == "boolean" else numbers(series)
+    _refuse(series, np.isnan(values), f"a {kind}", "correct the value, or leave it empty if missing", where, problems)
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, here as on the server
+        return values.astype(np.float32)
 
 
 def _epoch_seconds(series: pd.Series, where: str, problems: list[Problem]) -> npt.NDArray[np.int64]:
-    text = pd.api.types.is_object_dtype(series.dtype) or pd.api.types.is_string_dtype(series.dtype)
-    stamps = pd.to_datetime(series, errors="coerce", utc=True, format="ISO8601" if text else None)
-    bad = stamps.isna() & series.notna() & (series.astype(str).str.strip() != "")
+    stamps = timestamps(series)
+    lost = stamps.isna().to_numpy()
+    _refuse(series, lost, "a timestamp", "write it as ISO 8601, such as 2026-01-31T12:00:00Z", where, problems)
+    micros = stamps.dt.tz_localize(None).to_numpy(dtype="datetime64[us]").astype(np.int64)
+    return np.where(lost, MISSING_TIMESTAMP, micros // 1_000_000)
+
+
+def _refuse(
+    series: pd.Series, lost: npt.NDArray[np.bool_], what: str, remedy: str, where: str, problems: list[Problem]
+) -> None:
+    """Note the first value that was lost in reading and is not simply missing."""
+    if not (lost & series.notna().to_numpy()).any():
+        return
+    bad = lost & ~blank(series)
     if bad.any():
-        place = int(np.flatnonzero(bad.to_numpy())[0])
-        problems.append(
-            Problem(
-                f"{series.iloc[place]!r} is not a timestamp ({int(bad.sum())} such values)",
-                where=f"{where}, column {series.name!r}, row {place + 1}",
-                remedy="write it as ISO 8601, such as 2026-01-31T12:00:00Z",
-            )
-        )
-    seconds = stamps.dt.floor("s").dt.tz_localize(None).to_numpy(dtype="datetime64[s]").astype(np.int64)
-    return np.where(stamps.isna().to_numpy(), MISSING_TIMESTAMP, seconds)
+        at = int(np.flatnonzero(bad)[0])
+        place = f"{where}, column {series.name!r}, row {at + 1}"
+        problems.append(Problem(f"{series.iloc[at]!r} is not {what} ({int(bad.sum())} such values)", place, remedy))

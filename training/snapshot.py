@@ -6,11 +6,14 @@ import io
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.dataset import held_out
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, Problem
 from pipeline.infer import infer_rows
+from pipeline.mask import mask
 from pipeline.refs import DatasetRef
 from pipeline.run import Run
 from pipeline.sources import describe, read_source
@@ -23,11 +26,13 @@ MIN_HOLDOUT = 8  # rows without which no metric of the held-out part means anyth
 def snapshot(spec: PipelineSpec, run: Run) -> DatasetRef:
     """Read the source, keep its rows as immutable Parquet, and hold rows out."""
     where = describe(spec.data)
+    if mask(spec.data.source) != spec.data.source:
+        run.log.warning("data.source holds a secret, and a spec is kept with each run: use data.password_env")
     frame, schema, findings = infer_rows(read_source(spec.data, run.spec_path.parent), spec.data, spec.task, where)
     for finding in findings:
         run.log.warning("%s%s", finding.message, " (left out)" if finding.dropped else "")
-    mask = held_out(frame, spec.split)
-    _can_judge(frame, mask, schema.target, schema.classes, where)
+    held = held_out(frame, spec.split)
+    _can_judge(frame, held, schema.target, schema.classes, where)
     content = to_parquet(frame)
     digest = digest_bytes(content)
     ref = DatasetRef(
@@ -36,8 +41,8 @@ def snapshot(spec: PipelineSpec, run: Run) -> DatasetRef:
         source=where,
         row_schema=schema,
         rows=len(frame),
-        train_rows=int((~mask).sum()),
-        holdout_rows=int(mask.sum()),
+        train_rows=int((~held).sum()),
+        holdout_rows=int(held.sum()),
         findings=findings,
     )
     run.store.write(ref.key, content)
@@ -53,19 +58,20 @@ def snapshot(spec: PipelineSpec, run: Run) -> DatasetRef:
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:
-    """The frame as Parquet bytes; the same content gives the same bytes."""
+    """The frame as Parquet bytes; the same content gives the same bytes, whatever it was read from."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
     sink = io.BytesIO()
-    frame.to_parquet(sink, index=False, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd")  # pandas would add its version
     return sink.getvalue()
 
 
-def _can_judge(frame: pd.DataFrame, mask: np.ndarray, target: str, classes: tuple[str, ...], where: str) -> None:
+def _can_judge(frame: pd.DataFrame, held: np.ndarray, target: str, classes: tuple[str, ...], where: str) -> None:
     """Refuse a split whose held-out part is too small, or lacks a class."""
     remedy = "bring more rows, or change split.holdout or split.seed"
     problems = []
-    if int(mask.sum()) < MIN_HOLDOUT:
-        problems.append(Problem(f"only {int(mask.sum())} rows are held out", where, remedy))
-    for part, rows in (("held-out", frame[mask]), ("training", frame[~mask])):
+    if int(held.sum()) < MIN_HOLDOUT:
+        problems.append(Problem(f"only {int(held.sum())} rows are held out", where, remedy))
+    for part, rows in (("held-out", frame[held]), ("training", frame[~held])):
         labels = set(rows[target].astype(str)) if classes else set()
         problems += [
             Problem(f"no {part} row has the class {label!r}", where, remedy) for label in classes if label not in labels

@@ -309,7 +309,7 @@ def test_rows_become_tensors() -> None:
 def test_rows_that_do_not_fit_are_told_all_at_once() -> None:
     with pytest.raises(Invalid) as refused:
         to_tensors(pd.DataFrame({"n": ["x"], "b": ["maybe"], "c": [""], "t": ["soon"]}), SCHEMA, "r.csv")
-    for part in ("'x' is not a number", "'maybe' is not a number", "'soon' is not a timestamp", "row 1"):
+    for part in ("'x' is not a number", "'maybe' is not a boolean", "'soon' is not a timestamp", "row 1"):
         assert part in str(refused.value)
     with pytest.raises(Invalid, match="column 'n' is missing"):
         to_tensors(pd.DataFrame({"c": ["x"]}), SCHEMA)

@@ -91,7 +91,7 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         "none.csv": "there is no such file",
         str(tmp_path): "this is a folder",
         "sklearn://brest_cancer": "did you mean 'breast_cancer'?",
-        "gopher://host/x.csv": "cannot be read",
+        "gopher://host/x.csv": "no source is read by gopher://",
     }.items():
         with pytest.raises(Invalid) as refused:
             rows(source, tmp_path)

@@ -1,0 +1,26 @@
+"""What may be shown of an address: everything but its secrets."""
+
+from __future__ import annotations
+
+import re
+
+_USER = re.compile(r"(\w://)([^:@/?#\s]*)(:[^\s]*)?@(?=[^@\s]*(?:\s|$))")
+_PARAMETER = re.compile(
+    r"\b([\w.-]*(?:password|passwd|pwd|secret|token|signature|credential|api_?key|access_?key)[\w.-]*|sig|key)=[^&#\s'\"]+",
+    re.IGNORECASE,
+)
+
+
+def mask(text: str, *secrets: str | None) -> str:
+    """`text` with passwords of URLs, secret parameters and the `secrets` themselves as ***."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    text = _USER.sub(lambda found: f"{found[1]}{found[2]}:***@" if found[3] else f"{found[1]}{found[2]}@", text)
+    return _PARAMETER.sub(r"\1=***", text)
+
+
+def one_line(error: object, *secrets: str | None) -> str:
+    """An outside library's message as one line of at most 300 letters, with no secret in it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return mask(text, *secrets)[:300]

@@ -1,0 +1,123 @@
+"""CSV and Parquet files, by path or at any fsspec URL."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.csv_rows import read_csv
+from pipeline.errors import Invalid, Unavailable
+from pipeline.mask import one_line
+from pipeline.suggest import near
+
+CONNECT_S, SILENCE_S, TOTAL_S = 10.0, 30.0, 600.0  # of an HTTP server: to connect, between two bytes, all in all
+_DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "sqlite", "mssql", "oracle", "duckdb", "snowflake")
+_NOT_ROWS = {b"\x1f\x8b": "gzip", b"PK": "zip or Excel", b"BZ": "bzip2", b"\x28\xb5\x2f\xfd": "Zstandard"}
+_REFUSED = (401, 403)
+
+
+def read_file(source: str, base: Path, where: str) -> pd.DataFrame:
+    """The rows of one file; `where` is its address as it may be shown.
+
+    Raises:
+        Invalid: there is no such file, or it is neither CSV nor Parquet. A retry does not help.
+        Unavailable: a server or disk does not answer. A retry helps.
+    """
+    content = _content(source, base, where)
+    if not content:
+        raise Invalid("the file is empty", where, "name a file with a header and rows")
+    if content[:4] == b"PAR1" or source.lower().split("?")[0].endswith((".parquet", ".pq")):
+        return _parquet(content, where)
+    for magic, kind in _NOT_ROWS.items():
+        if content.startswith(magic) and b"\x00" in content[:4096]:
+            raise Invalid(f"this is a {kind} file", where, "unpack it, or save it as CSV or Parquet")
+    return read_csv(content, where)
+
+
+def _content(source: str, base: Path, where: str) -> bytes:
+    if "://" not in source:
+        return _local((base / Path(source).expanduser()).resolve())
+    import fsspec  # noqa: PLC0415
+    from aiohttp import ClientError, ClientResponseError  # noqa: PLC0415
+
+    scheme = source.split("://", 1)[0]
+    if scheme.split("+")[0] in _DATABASES:
+        raise Invalid("a database without a table", where, "add `table` or `query` to data")
+    known = (*fsspec.available_protocols(), "sklearn")
+    if scheme not in known:
+        raise Invalid(f"no source is read by {scheme}://", where, near(scheme, known))
+    try:
+        files, path = fsspec.url_to_fs(source, **_options(scheme))
+        return bytes(files.cat_file(path))
+    except FileNotFoundError as error:
+        if isinstance(error.__cause__, ClientError | TimeoutError):  # how fsspec tells of a server that is silent
+            raise _silent(error.__cause__, where) from error
+        raise Invalid("there is no such file", where, "correct data.source") from None
+    except IsADirectoryError:
+        raise Invalid("this is a folder", where, "name one CSV or Parquet file") from None
+    except PermissionError as error:
+        raise Invalid("no permission to read it", where, "give this user the right") from error
+    except ClientResponseError as error:
+        if error.status in _REFUSED:
+            raise Invalid(
+                f"the server refuses to give it (HTTP {error.status})", where, "correct user or URL"
+            ) from None
+        raise _silent(error, where) from error
+    except (OSError, ClientError) as error:
+        raise _silent(error, where) from error
+    except (ValueError, ImportError) as error:
+        raise Invalid(f"this address cannot be read: {one_line(error)}", where, "correct data.source") from error
+
+
+def _silent(error: BaseException, where: str) -> Unavailable:
+    return Unavailable(f"the source does not answer: {one_line(error)}", where, "run again when it does")
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    if scheme not in ("http", "https"):
+        return {}
+    from aiohttp import ClientTimeout  # noqa: PLC0415
+
+    timeout = ClientTimeout(total=TOTAL_S, sock_connect=CONNECT_S, sock_read=SILENCE_S)
+    return {"client_kwargs": {"timeout": timeout}, "skip_instance_cache": True}
+
+
+def _local(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        folder = path.parent
+        if not folder.is_dir():
+            raise Invalid("there is no such folder", str(folder), "correct data.source") from None
+        names = sorted(other.name for other in folder.iterdir() if other.suffix in (".csv", ".parquet", path.suffix))
+        remedy = near(path.name, names) if names else "correct data.source; a path starts at the spec's folder"
+        raise Invalid("there is no such file", str(path), remedy) from None
+    except IsADirectoryError:
+        raise Invalid("this is a folder", str(path), "name one CSV or Parquet file") from None
+    except PermissionError as error:
+        raise Invalid("no permission to read it", str(path), "give this user the right") from error
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"the file cannot be read: {one_line(error)}", str(path), "run again") from error
+
+
+def _parquet(content: bytes, where: str) -> pd.DataFrame:
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        file = pq.ParquetFile(io.BytesIO(content))
+        names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
+        # pandas' own metadata would hide a column that was its index
+        frame = pd.DataFrame(file.read().to_pandas(ignore_metadata=True))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Invalid(f"this is not a Parquet file: {one_line(error)}", where, "write it anew") from error
+    frame = frame.loc[:, [name in names for name in frame.columns]]
+    dense = {
+        name: kind.categories.dtype
+        for name, kind in zip(frame.columns, frame.dtypes, strict=True)
+        if isinstance(kind, pd.CategoricalDtype)
+    }
+    return frame.astype(dense) if frame.columns.is_unique else frame  # names that double are refused by the caller
