@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -154,7 +155,9 @@ class NeuralTrainer:
             dropout=float(params["dropout"]),
             embedding=int(params["embedding"]),
         )
-        module = Network(shape, [_edges(scaled[:, at], int(params["bins"])) for at in range(self.quantities)])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The .* feature has just two bin edges")  # a boolean, and meant so
+            module = Network(shape, [_edges(scaled[:, at], int(params["bins"])) for at in range(self.quantities)])
         if self.quantities:
             low, high = full.min(axis=0), full.max(axis=0)
             for name, value in (("median", median), ("low", low), ("high", high), ("mean", mean), ("std", std)):
