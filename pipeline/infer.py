@@ -9,7 +9,7 @@ from pipeline.columns import Column, RowSchema
 from pipeline.errors import Invalid, Problem
 from pipeline.findings import find
 from pipeline.kinds import guess_kind, typed
-from pipeline.parse import blank, category_strings, numbers
+from pipeline.parse import blank, category_strings, numbers, shown
 from pipeline.refs import Finding
 from pipeline.spec import Binary, Data, Multiclass, Regression, Task
 from pipeline.suggest import near
@@ -119,7 +119,7 @@ def _number_target(series: pd.Series, place: str) -> list[Problem]:
     bad = ~np.isfinite(found)
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
-        what = f"{series.iloc[at]!r} is not a finite number ({int(bad.sum())} such values)"
+        what = f"{shown(series.iloc[at])} is not a finite number ({int(bad.sum())} such values)"
         return [Problem(what, f"{place}, row {at + 1}", "correct it, or write `task: {kind: multiclass}`")]
     if np.ptp(found) == 0:
         return [Problem("every row has the same value", place, "there is nothing to learn; bring other rows")]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.columns import ColumnKind
 from pipeline.errors import Invalid
-from pipeline.parse import blank, booleans, category_strings, is_text, numbers, timestamps
+from pipeline.parse import blank, booleans, category_strings, is_text, numbers, shown, timestamps
 
 _BOOLEANS = ({"true", "false"}, {"yes", "no"})
 _CODE = r"[+-]?0\d"  # a postal code or key: as a number it would lose its zeros
@@ -28,7 +28,8 @@ def guess_kind(series: pd.Series) -> ColumnKind:
     if values.empty:
         return "category"
     few = values.head(_SAMPLE)
-    if {str(value).strip().lower() for value in few} in _BOOLEANS and not np.isnan(booleans(values)).any():
+    spelled = {str(value).strip().lower() for value in few}
+    if any(spelled <= pair for pair in _BOOLEANS) and not np.isnan(booleans(values)).any():
         return "boolean"
     if not np.isnan(numbers(few)).any() and not np.isnan(numbers(values)).any():
         return "category" if values.astype(str).str.match(_CODE).any() else "number"
@@ -72,7 +73,7 @@ def _refuse(series: pd.Series, lost: npt.NDArray[np.bool_], kind: ColumnKind, wh
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
         raise Invalid(
-            f"{series.iloc[at]!r} is not a {kind} ({int(bad.sum())} such values)",
+            f"{shown(series.iloc[at])} is not a {kind} ({int(bad.sum())} such values)",
             f"{where}, column {series.name!r}, row {at + 1}",
             "correct it, leave it empty, or give the column another kind in data.kinds",
         )

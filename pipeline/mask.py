@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_USER = re.compile(r"(\w://)([^:@/?#\s]*)(:[^\s]*)?@(?=[^@\s]*(?:\s|$))")
+_USER = re.compile(r"(\w+://)([^:@/?#\s]*)(:[^\s]*)?@(?=[^@\s]*(?:\s|$))")
 _PARAMETER = re.compile(
     r"\b([\w.-]*(?:password|passwd|pwd|secret|token|signature|credential|api_?key|access_?key)[\w.-]*|sig|key)=[^&#\s'\"]+",
     re.IGNORECASE,
@@ -16,8 +16,14 @@ def mask(text: str, *secrets: str | None) -> str:
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
-    text = _USER.sub(lambda found: f"{found[1]}{found[2]}:***@" if found[3] else f"{found[1]}{found[2]}@", text)
+    text = _USER.sub(_hide, text)
     return _PARAMETER.sub(r"\1=***", text)
+
+
+def _hide(found: re.Match[str]) -> str:
+    if found[1] in ("http://", "https://"):
+        return f"{found[1]}***@"  # a user alone may be a token
+    return f"{found[1]}{found[2]}{':***' if found[3] else ''}@"
 
 
 def one_line(error: object, *secrets: str | None) -> str:

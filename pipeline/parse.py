@@ -65,6 +65,11 @@ def blank(series: pd.Series) -> npt.NDArray[np.bool_]:
     return np.asarray(missing | _by_value(series, lambda value: str(value).strip() == "", True).astype(bool))
 
 
+def shown(value: object) -> str:
+    """A value as a message names it."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
 def is_text(series: pd.Series) -> bool:
     """Whether the values are strings, or objects of any kind."""
     return bool(pd.api.types.is_object_dtype(series.dtype) or pd.api.types.is_string_dtype(series.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ftplib
 import io
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,11 @@ def _content(source: str, base: Path, where: str) -> bytes:
                 f"the server refuses to give it (HTTP {error.status})", where, "correct user or URL"
             ) from None
         raise _silent(error, where) from error
-    except (OSError, ClientError) as error:
+    except ftplib.error_perm as error:
+        raise Invalid(f"the server refuses: {one_line(error)}", where, "correct user or path") from error
+    except (OSError, EOFError, ftplib.Error, ClientError) as error:
         raise _silent(error, where) from error
-    except (ValueError, ImportError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise Invalid(f"this address cannot be read: {one_line(error)}", where, "correct data.source") from error
 
 
@@ -108,16 +111,16 @@ def _parquet(content: bytes, where: str) -> pd.DataFrame:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        file = pq.ParquetFile(io.BytesIO(content))
-        names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
-        # pandas' own metadata would hide a column that was its index
-        frame = pd.DataFrame(file.read().to_pandas(ignore_metadata=True))
+        frame = pd.DataFrame(pq.ParquetFile(io.BytesIO(content)).read().to_pandas())
+        named = [name for name in frame.index.names if name is not None]  # pandas' index, once a column
+        frame = (frame.reset_index(level=named) if named else frame).reset_index(drop=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Invalid(f"this is not a Parquet file: {one_line(error)}", where, "write it anew") from error
-    frame = frame.loc[:, [name in names for name in frame.columns]]
+    if not frame.columns.is_unique:
+        return frame  # refused by the caller
     dense = {
         name: kind.categories.dtype
         for name, kind in zip(frame.columns, frame.dtypes, strict=True)
         if isinstance(kind, pd.CategoricalDtype)
     }
-    return frame.astype(dense) if frame.columns.is_unique else frame  # names that double are refused by the caller
+    return frame.astype(dense)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP, RowSchema
 from pipeline.errors import Invalid, Problem
-from pipeline.parse import blank, booleans, category_strings, numbers, timestamps
+from pipeline.parse import blank, booleans, category_strings, numbers, shown, timestamps
 
 MISSING_TIMESTAMP = np.iinfo(np.int64).min
 __all__ = ["MISSING_TIMESTAMP", "Tensors", "category_strings", "to_tensors"]
@@ -80,4 +80,6 @@ def _refuse(
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
         place = f"{where}, column {series.name!r}, row {at + 1}"
-        problems.append(Problem(f"{series.iloc[at]!r} is not {what} ({int(bad.sum())} such values)", place, remedy))
+        problems.append(
+            Problem(f"{shown(series.iloc[at])} is not {what} ({int(bad.sum())} such values)", place, remedy)
+        )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import date, time
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,6 +39,14 @@ def infer(rows: pd.DataFrame, task: Task = BINARY, **more: object) -> tuple[pd.D
         (["2026-01-31", "2026-02-01T10:00:00Z"], "timestamp"),
         ([pd.Timestamp("2026-01-01"), pd.NaT], "timestamp"),
         (["2026-01-31", "soon"], "category"),
+        (["now", "today"], "category"),
+        (["007", "123"], "category"),
+        (["True", "FALSE", "true"], "boolean"),
+        ([True, None], "boolean"),
+        ([date(2026, 1, 31), None], "timestamp"),
+        ([time(1), time(2)], "category"),
+        ([Decimal("1.5"), None], "number"),
+        (pd.Categorical(["a", "b"]), "category"),
     ],
 )
 def test_kinds_are_guessed(values: list[object], kind: str) -> None:
@@ -50,6 +61,8 @@ def test_kinds_are_guessed(values: list[object], kind: str) -> None:
         (list("abc"), "multiclass"),
         ([1.5, 2.5, 9.0], "regression"),
         (list(range(50)), "regression"),
+        ([f"{at / 7}" for at in range(50)], "regression"),
+        (["1", "2", "3", None], "multiclass"),
     ],
 )
 def test_tasks_are_guessed(values: list[object], kind: str) -> None:
@@ -95,6 +108,42 @@ def test_columns_that_teach_nothing_are_found_and_left_out() -> None:
     assert kept.names() == ("a", "name", "large", "twin")
 
 
+def test_numbers_kept_as_text_are_numbers() -> None:
+    typed, schema, _ = infer(frame(n=["1.5", None, " 2"] * 20))
+    assert schema.numeric == ("a", "n")
+    assert typed["n"].tolist()[::2][:2] == [1.5, 2.0]
+
+
+def test_a_column_that_gives_the_answer_away_is_left_out() -> None:
+    _, schema, findings = infer(frame(answer=["n", "p"] * (ROWS // 2)))
+    assert schema.names() == ("a",)
+    assert "equals the target" in findings[0].message
+
+
+def test_identifiers_are_known_by_name_or_by_counting_and_floats_never_are() -> None:
+    random = np.random.default_rng(1)
+    rows = frame(
+        PassengerId=random.permutation(10_000)[:ROWS],
+        account=random.permutation(10_000)[:ROWS],
+        idle=random.permutation(10_000)[:ROWS],
+        shuffled=random.permutation(ROWS),
+        user_id=random.normal(size=ROWS),
+        name=[None, *(f"n{at}" for at in range(1, ROWS))],
+    )
+    _, schema, findings = infer(rows)
+    assert schema.names() == ("a", "account", "idle", "user_id")
+    assert {finding.kind for finding in findings} == {"identifier"}
+
+
+def test_what_the_model_reads_with_loss_is_told_and_kept() -> None:
+    at = np.arange(120)
+    rows = pd.concat([frame(), frame()]).reset_index(drop=True)
+    rows = rows.assign(a=at**0.5, many=[f"c{n % 80}" for n in at], even=2**25 + 4 * (at % 9), odd=2**25 + at % 9)
+    _, schema, findings = infer(rows)
+    assert {finding.column: finding.kind for finding in findings} == {"many": "cardinality", "odd": "precision"}
+    assert schema.names() == ("a", "many", "even", "odd")
+
+
 WRONG = {
     "missing target": (frame().rename(columns={"y": "yy"}), BINARY, {}, ["there is no column 'y' (data.target) -> did you mean 'yy'?"]),
     "target with holes": (frame(y=["p", None] * 30), BINARY, {}, ["30 rows have no target, the first is row 2"]),
@@ -110,6 +159,17 @@ WRONG = {
     "unknown names": (frame(), BINARY, {"drop": ("q",), "keep": ("r",), "kinds": {"s": "number"}}, ["'q' (data.drop)", "'r' (data.keep)", "'s' (data.kinds)"]),
     "wrong kind": (frame(c=["1", "x"] * 30), BINARY, {"kinds": {"c": "number"}}, ["'x' is not a number (30 such values)", "row 2"]),
     "wrong time": (frame(c=["2026-01-01", "x"] * 30), BINARY, {"kinds": {"c": "timestamp"}}, ["'x' is not a timestamp"]),
+    "blank target": (frame(y=["p", " "] * 30), BINARY, {}, ["30 rows have no target"]),
+    "binary of numbers": (frame(y=[at / 7 for at in range(ROWS)]), BINARY, {}, ["60 classes", "write `task: {kind: regression}`"]),
+    "classes of numbers": (frame(y=[at / 7 for at in range(ROWS)]), Multiclass(kind="multiclass"), {}, ["60 of them with fewer than 10 rows", "kind: regression"]),
+    "many rare classes": (frame(y=[f"c{at % 20}" for at in range(ROWS)]), Multiclass(kind="multiclass"), {}, ["has 3 rows", "15 more classes"]),
+    "positive by case": (frame(), Binary(kind="binary", positive="P"), {}, ["did you mean 'p'?"]),
+    "infinite target": (frame(y=[float("inf"), 1.0] * 30), Regression(kind="regression"), {}, ["inf is not a finite number (30 such values)", "row 1"]),
+    "not a time": (frame(c=range(ROWS)), BINARY, {"kinds": {"c": "timestamp"}}, ["0 is not a timestamp"]),
+    "not a boolean": (frame(c=range(ROWS)), BINARY, {"kinds": {"c": "boolean"}}, ["2 is not a boolean (58 such values)", "row 3"]),
+    "lists": (frame(c=[[at] for at in range(ROWS)]), BINARY, {}, ["column 'c' holds many values in one (list)"]),
+    "blank column": (frame(c=[" "] * ROWS), BINARY, {}, ["column 'c' has no value at all"]),
+    "no target and more": (frame(gone=[None] * ROWS).rename(columns={"y": "Y"}).head(9), BINARY, {"drop": ("q",)}, ["did you mean 'Y'?", "9 rows are too few", "'gone'", "'q' (data.drop)"]),
     "nothing to learn": (frame(), BINARY, {"drop": ("a",)}, ["no column is left"]),
     "only an id": (frame(a=range(ROWS)), BINARY, {}, ["no column is left", "names each row"]),
     "all at once": (frame(gone=[None] * ROWS, y=["p"] * ROWS).head(20), BINARY, {}, ["only one class", "too few", "'gone'"]),

@@ -1,0 +1,140 @@
+"""The store under stress: what is there is whole, the first writer stays, and a failing disk is told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import Invalid, Unavailable
+from pipeline.store import Store
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".*")]
+
+
+def test_of_many_writers_one_is_first_and_whole(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    contents = [bytes([at]) * 200_000 for at in range(8)]
+    start = threading.Barrier(len(contents))
+
+    def write(content: bytes) -> None:
+        start.wait()
+        store.write("runs/ref.json", content)
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.read("runs/ref.json") in contents
+    assert store.list("runs") == ("ref.json",)
+    assert not leftovers(tmp_path)
+
+
+def test_of_many_folders_one_is_first_and_whole(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    folders = []
+    for at in range(4):
+        folder = tmp_path / f"from{at}"
+        folder.mkdir()
+        for name in "abc":
+            (folder / name).write_text(str(at))
+        folders.append(folder)
+    threads = [threading.Thread(target=store.put, args=(folder, "model")) for folder in folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with store.local("model") as kept:
+        assert len({(kept / name).read_text() for name in "abc"}) == 1
+    assert not leftovers(tmp_path / "store")
+
+
+WRITER = """
+import sys
+from pipeline.store import Store
+store = Store(sys.argv[1])
+print("ready", flush=True)
+for at in range(10_000):
+    store.write("ref.json", bytes([at % 251]) * 500_000, replace=True)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    try:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "ref.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+    finally:
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+    store = Store(str(tmp_path))
+    content = store.read("ref.json")
+    assert content == content[:1] * 500_000
+    assert store.list("") == ("ref.json",)  # what the killed one was at is not seen
+
+
+def test_a_full_disk_is_told_loses_nothing_and_a_later_try_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path / "store"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "x").write_text("1")
+    store.write("old", b"kept")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full)
+        patched.setattr(shutil, "copytree", full)
+        for attempt in (
+            lambda: store.write("new", b"x"),
+            lambda: store.write("old", b"x", replace=True),
+            lambda: store.put(folder, "model"),
+        ):
+            with pytest.raises(Unavailable, match="the disk is full"):
+                attempt()
+    assert store.read("old") == b"kept"
+    assert store.list("") == ("old",)
+    assert not leftovers(tmp_path / "store")
+    store.put(folder, "model")
+    assert store.exists("model")
+
+
+def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises((Invalid, Unavailable), match="file"):
+        Store(str(tmp_path / "file" / "store")).write("a", b"x")
+
+
+def test_a_store_in_memory_gives_local_copies_that_go() -> None:
+    store = Store("memory://slipway-test-copies")
+    store.write("a/b", b"x")
+    with store.local("a/b") as path:
+        assert path.read_bytes() == b"x"
+    assert not path.exists()
+    assert not store.is_local
+    store.delete("a")
+    assert store.list("a") == ()
