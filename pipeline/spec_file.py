@@ -57,7 +57,8 @@ def parse_spec(text: str, where: str) -> PipelineSpec:
     try:
         return PipelineSpec.model_validate_json(encoded)
     except ValidationError as error:
-        raise Invalid([_problem(item, root, where) for item in error.errors()]) from error
+        items = sorted(_said_once(error.errors()), key=lambda item: _line(root, _place(item)))
+        raise Invalid([_problem(item, root, where) for item in items]) from error
 
 
 def parse_overrides(text: str) -> Overrides:
@@ -68,8 +69,25 @@ def parse_overrides(text: str) -> Overrides:
         raise Invalid([_problem(item, None, "params", Overrides) for item in error.errors()]) from error
 
 
+def _said_once(items: list[Any]) -> list[Any]:
+    """Without "too few items" for a list whose items are there, and are what is wrong."""
+    return [
+        item
+        for item in items
+        if item["type"] != "too_short"
+        or not any(
+            len(other["loc"]) > len(item["loc"]) and other["loc"][: len(item["loc"])] == item["loc"] for other in items
+        )
+    ]
+
+
+def _place(item: Any) -> tuple[int | str, ...]:
+    """Where in the YAML a mistake is."""
+    return tuple(part for part in item["loc"] if not _is_tag(part, item["loc"]))
+
+
 def _problem(item: Any, root: yaml.Node | None, where: str, model: type[BaseModel] = PipelineSpec) -> Problem:
-    loc = tuple(part for part in item["loc"] if not _is_tag(part, item["loc"]))
+    loc = _place(item)
     dotted = ".".join(str(part) for part in loc) or "spec"
     line = _line(root, loc)
     place = f"{where}:{line}: {dotted}" if line else f"{where}: {dotted}"

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.commands.author import spec_schema
 from pipeline.errors import Invalid
-from pipeline.spec import Overrides
+from pipeline.spec import Overrides, PipelineSpec
 from pipeline.spec_file import load_spec, parse_overrides, parse_spec
 
 ROOT = Path(__file__).resolve().parents[2]
+CONFS = ROOT / "tests" / "confs"
 GOOD = """version: 1
 name: demo
 task: {kind: binary}
@@ -107,3 +110,27 @@ def test_every_spec_of_the_project_is_valid() -> None:
 def test_the_schema_beside_the_specs_is_the_one_of_the_code() -> None:
     kept = ROOT / "dags" / "specs" / "schema.json"
     assert kept.read_text(encoding="utf-8") == spec_schema(), "run: slipway spec schema > dags/specs/schema.json"
+
+
+@pytest.mark.parametrize("path", sorted((CONFS / "invalid").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_messages_of_an_invalid_spec(path: Path) -> None:
+    """Golden lines, beside the spec: every mistake, in the order of the lines."""
+    with pytest.raises(Invalid) as refused:
+        load_spec(path)
+    expected = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+    assert str(refused.value).replace(str(path), path.name).splitlines() == expected
+
+
+@pytest.mark.parametrize("path", sorted((CONFS / "valid").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_valid_spec_is_the_same_after_a_round_trip(path: Path) -> None:
+    spec = load_spec(path)
+    assert PipelineSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(st.text(max_size=40), st.text(alphabet="a:{}[]&*!- \n\t'\"#|>?", max_size=30)))
+def test_no_text_brings_a_traceback(text: str) -> None:
+    with pytest.raises(Invalid):
+        parse_spec(text, "fuzz.yaml")
+    with pytest.raises(Invalid, match=r"fuzz\.yaml"):
+        parse_spec(f"{GOOD}zz: {text}\n", "fuzz.yaml")
