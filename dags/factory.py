@@ -2,74 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import DAG, BaseOperator, Param
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk import DAG, Param
 
-from pipeline.errors import Invalid, Rejected, SlipwayError
+from dags.operators import InvalidSpec, StepOperator
+from pipeline.errors import SlipwayError
 from pipeline.graph import Task, task_upstream, tasks
 from pipeline.settings import Settings
 from pipeline.spec import Overrides, PipelineSpec
 
 START = datetime(2026, 1, 1, tzinfo=UTC)  # a schedule needs a beginning; nothing before now is caught up
 RETRY_DELAY = timedelta(seconds=5)
-
-
-class StepOperator(BaseOperator):  # type: ignore[misc]
-    """Runs `python -m MODULE`; its exit code is the retry policy: 1 retry, 2 fail, 3 rejected (skipped)."""
-
-    ui_color = "#dbeafe"
-
-    def __init__(self, *, module: str, spec_path: str, candidate: str | None, root: str, **options: Any) -> None:
-        super().__init__(**options)
-        self.module, self.spec_path, self.candidate, self.root = module, spec_path, candidate, root
-        self.hook: SubprocessHook | None = None
-
-    def command(self, run_id: str, params: dict[str, Any]) -> list[str]:
-        """The step's command line."""
-        command = [sys.executable, "-m", self.module, "--spec", self.spec_path, "--run", slug(run_id)]
-        command += ["--candidate", self.candidate] if self.candidate else []
-        return [*command, "--params", json.dumps(params)]
-
-    def execute(self, context: Any) -> None:
-        """Run the step to its end; its log lines are the task's log."""
-        command = self.command(context["run_id"], dict(context["params"]))
-        self.hook = SubprocessHook()
-        result = self.hook.run_command(command, env=dict(os.environ), cwd=self.root)
-        if result.exit_code == Rejected.exit_code:
-            raise AirflowSkipException(result.output)
-        if result.exit_code == Invalid.exit_code:
-            raise AirflowFailException(result.output)
-        if result.exit_code != 0:
-            raise AirflowException(f"exit code {result.exit_code}: {result.output}")
-
-    def on_kill(self) -> None:
-        """Airflow ends the task: so does the step."""
-        if self.hook is not None:
-            self.hook.send_sigterm()
-
-
-class InvalidSpec(BaseOperator):  # type: ignore[misc]
-    """Stands for a spec that cannot be read: it fails with every problem, so that the mistake has a place in the UI."""
-
-    ui_color = "#fecaca"
-
-    def __init__(self, *, problems: Sequence[str], **options: Any) -> None:
-        super().__init__(**options)
-        self.problems = list(problems)
-
-    def execute(self, context: Any) -> None:
-        """Fail without a retry."""
-        raise AirflowFailException("\n".join(self.problems))
 
 
 def build(spec: PipelineSpec, spec_path: Path, settings: Settings) -> DAG:
@@ -124,12 +71,17 @@ def trigger_form() -> dict[str, Param]:
     return form
 
 
-def slug(run_id: str) -> str:
-    """Airflow's run id as a name for files and tags."""
-    return re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
-
-
-def _operator(task: Task, spec_path: Path, settings: Settings) -> StepOperator:
+def _operator(task: Task, spec_path: Path, settings: Settings) -> Any:
+    if settings.runtime == "kubernetes":
+        pod_operator = resolve_name("dags.pod_operator:PodOperator")  # the provider's import takes a second
+        return pod_operator(
+            task_id=task.key,
+            step=task.step.name,
+            candidate=task.candidate,
+            spec_path=str(spec_path),
+            settings=settings,
+            doc_md=task.step.does,
+        )
     return StepOperator(
         task_id=task.key,
         module=task.step.module,

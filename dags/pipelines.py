@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
-from dags.factory import build, build_invalid, slug
+from dags.factory import build, build_invalid
 from pipeline.errors import Invalid, SlipwayError
+from pipeline.run import slug
 from pipeline.settings import Settings, read_settings
 from pipeline.spec_file import load_spec
 

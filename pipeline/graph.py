@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline import refs
 from pipeline.frozen import Frozen
+
+Role = Literal["steps", "promoter"]  # whose identity a step needs: only the promoter may change what serves
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Step:
     consumes: tuple[type[Frozen], ...] = ()
     gathers: tuple[type[Frozen], ...] = ()
     per_candidate: bool = False
-    image: str = "steps"
+    role: Role = "steps"
     does: str = ""
 
     @property
@@ -85,6 +88,7 @@ STEPS: tuple[Step, ...] = (
         "serving.rollout",
         refs.RolloutRef,
         consumes=(refs.PackageRef,),
+        role="promoter",
         does="load the challenger in a server of its own",
     ),
     Step(
@@ -92,6 +96,7 @@ STEPS: tuple[Step, ...] = (
         "serving.gate",
         refs.GateReport,
         consumes=(refs.DatasetRef, refs.ModelVersionRef, refs.RolloutRef),
+        role="promoter",
         does="replay the held-out rows and judge the challenger",
     ),
     Step(
@@ -99,6 +104,7 @@ STEPS: tuple[Step, ...] = (
         "serving.promote",
         refs.PromotionRef,
         consumes=(refs.ModelVersionRef, refs.PackageRef, refs.RolloutRef, refs.GateReport),
+        role="promoter",
         does="move alias and traffic to the challenger, or take it down",
     ),
 )

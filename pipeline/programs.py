@@ -91,7 +91,10 @@ def airflow(settings: Settings) -> Program:
         env={
             **environment(settings),
             # the tasks work with the settings of who starts the stack
-            **{f"{PREFIX}{name.upper()}": str(value) for name, value in settings.model_dump().items()},
+            **{
+                f"{PREFIX}{name.upper()}": str(value)
+                for name, value in settings.model_dump(exclude={"airflow_password"}).items()
+            },
             **variables,
             "AIRFLOW_HOME": str(home),
             "PYTHONPATH": str(settings.root),
@@ -106,7 +109,9 @@ def airflow(settings: Settings) -> Program:
 
 
 def airflow_credentials(settings: Settings) -> tuple[str, str]:
-    """User and password of the embedded Airflow; the password is empty until it was first started."""
+    """User and password of Airflow; those of the embedded one are made when it is first started, empty before."""
+    if settings.airflow_password is not None:
+        return settings.airflow_user, settings.airflow_password.get_secret_value()
     try:
         return _USER, str(json.loads(_passwords(settings).read_text(encoding="utf-8"))[_USER])
     except (FileNotFoundError, ValueError, KeyError):

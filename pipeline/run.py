@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import string
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -104,6 +105,11 @@ class Run:
             f"{self.store.url}/{self.key}/{task}.json",
             "delete the file and run the step again",
         )
+
+
+def slug(run_id: str) -> str:
+    """Airflow's run id as a name for files, tags and labels."""
+    return re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
 
 
 def new_run_id() -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import Invalid, Problem
@@ -23,6 +24,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
+    runtime: Literal["local", "kubernetes"] = Field(
+        default="local", description="where steps run and versions serve: processes of this machine, or a cluster"
+    )
     root: Path = Field(default_factory=_root, description="project folder: specs and suites are found below it")
     home: Path = Field(default=Path(), description="state of the embedded stack (default: <root>/.slipway)")
     store: str = Field(default="", description="fsspec URL or folder of the artifact store (default: <home>/store)")
@@ -30,12 +34,21 @@ class Settings(BaseSettings):
     suites_dir: Path = Field(default=Path(), description="expectation suites (default: <root>/feature_checks/suites)")
     host: str = Field(default="127.0.0.1", description="address on which the embedded servers listen")
     airflow_port: int = Field(default=8080, ge=1, le=65535)
+    airflow_url: str = Field(default="", description="Airflow (default: the embedded one)")
+    airflow_user: str = Field(default="admin", description="user of Airflow")
+    airflow_password: SecretStr | None = Field(
+        default=None, description="password of Airflow (default: the embedded one's)"
+    )
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
     mlflow_uri: str = Field(default="", description="MLflow tracking server (default: the embedded one)")
     triton_http_port: int = Field(default=8000, ge=1, le=65535)
     triton_grpc_port: int = Field(default=8001, ge=1, le=65535)
     triton_metrics_port: int = Field(default=8002, ge=1, le=65535)
     triton_dir: Path = Field(default=Path(), description="installed tritonserver (default: <root>/.triton)")
+    namespace: str = Field(default="default", description="namespace of the pods, on Kubernetes")
+    release: str = Field(default="slipway", description="how the names of served objects begin, on Kubernetes")
+    pods: Path = Field(default=Path(), description="policy of step pods (default: <root>/policy/pods.yaml)")
+    serving: Path = Field(default=Path(), description="policy of served versions (default: <root>/policy/serving.yaml)")
     threads: int = Field(default=0, ge=0, description="threads of a fit (0: one for each core)")
     timeout_s: float = Field(default=30.0, gt=0, description="deadline for one call to an outside server")
 
@@ -55,11 +68,9 @@ class Settings(BaseSettings):
         default("suites_dir", self.root / "feature_checks" / "suites")
         default("triton_dir", self.root / ".triton")
         default("mlflow_uri", f"http://{self.host}:{self.mlflow_port}")
-
-    @property
-    def airflow_url(self) -> str:
-        """Root URL of the embedded Airflow."""
-        return f"http://{self.host}:{self.airflow_port}"
+        default("airflow_url", f"http://{self.host}:{self.airflow_port}")
+        default("pods", self.root / "policy" / "pods.yaml")
+        default("serving", self.root / "policy" / "serving.yaml")
 
     @property
     def triton_http(self) -> str:

@@ -95,11 +95,20 @@ class Checks(Frozen):
     suite: Name | None = Field(default=None, description="name of feature_checks/suites/NAME.json; null: schema only")
 
 
+class Resources(Frozen):
+    """What a training pod asks for, where the platform's default is not enough. Without effect on one machine."""
+
+    cpu: float | None = Field(default=None, gt=0, description="cores")
+    memory_gib: float | None = Field(default=None, gt=0, description="memory in GiB")
+    gpus: int = Field(default=0, ge=0, le=64)
+
+
 class _Candidate(Frozen):
     name: Name = Field(default="", validate_default=False)
     trials: int = Field(default=20, ge=1, le=10_000, description="most Optuna trials")
     budget_s: float = Field(default=120.0, gt=0, description="most seconds of tuning; the final fit comes on top")
     folds: int = Field(default=5, ge=2, le=20, description="folds of cross-validation where rows are few")
+    resources: Resources = Resources()
 
     @model_validator(mode="after")
     def _named(self) -> _Candidate:
@@ -182,8 +191,35 @@ class Gates(Frozen):
     robustness: Robustness = Robustness()
 
 
+class BlueGreen(Frozen):
+    """All traffic moves to the new version in one step."""
+
+    kind: Literal["blue_green"]
+
+
+class Canary(Frozen):
+    """Traffic moves in steps; what the new version's pods do under it decides whether it goes on."""
+
+    kind: Literal["canary"]
+    shares: tuple[Share, ...] = Field(default=(0.1, 0.5), min_length=1, description="share of the traffic, by step")
+    observe_s: float = Field(default=60.0, gt=0, le=86_400, description="seconds of each step")
+    max_error_rate: float = Field(default=0.01, ge=0, lt=1, description="failed requests of the new version's")
+    max_slowdown: float = Field(default=2.0, ge=1, description="mean latency, as a multiple of the champion's")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Canary:
+        if list(self.shares) != sorted(set(self.shares)):
+            raise ValueError(f"shares must rise: {list(self.shares)}")
+        return self
+
+
+Rollout = Annotated[BlueGreen | Canary, Field(discriminator="kind")]
+
+
 class Serving(Frozen):
     """How Triton serves the model."""
+
+    rollout: Rollout = BlueGreen(kind="blue_green")
 
     max_batch_size: int = Field(default=1024, ge=1)
     max_queue_delay_us: int = Field(default=100, ge=0)

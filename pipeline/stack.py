@@ -93,7 +93,7 @@ def status(settings: Settings) -> tuple[Part, ...]:
             state = "running"  # supervisor says "starting" for a second longer
         note = ""
         if external:
-            note = "SLIPWAY_MLFLOW_URI"
+            note = f"SLIPWAY_{'MLFLOW_URI' if name == 'mlflow' else 'AIRFLOW_URL'}"
         elif state != "stopped" and not healthy:
             note = f"log: {supervisor.log(name)}"
         elif healthy and name == "airflow":
@@ -124,8 +124,17 @@ def _program(settings: Settings, name: str) -> Program:
 
 def _is_external(settings: Settings, name: str) -> bool:
     """Whether the settings name a server elsewhere, so that none is started here."""
-    return name == "mlflow" and settings.mlflow_uri.rstrip("/") != f"http://{settings.host}:{settings.mlflow_port}"
+    places = {
+        "mlflow": (settings.mlflow_uri, settings.mlflow_port),
+        "airflow": (settings.airflow_url, settings.airflow_port),
+    }
+    uri, port = places.get(name, ("", 0))
+    return bool(uri) and uri.rstrip("/") != f"http://{settings.host}:{port}"
 
 
 def _ready_url(settings: Settings, name: str) -> str:
-    return f"{settings.mlflow_uri.rstrip('/')}/health" if name == "mlflow" else _program(settings, name).ready_url
+    if name == "mlflow":
+        return f"{settings.mlflow_uri.rstrip('/')}/health"
+    if name == "airflow":
+        return f"{settings.airflow_url.rstrip('/')}/api/v2/monitor/health"
+    return _program(settings, name).ready_url

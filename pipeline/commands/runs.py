@@ -138,7 +138,7 @@ def _answers(this: Session, run: Run, summary: Summary) -> tuple[tuple[tuple[str
     """Where to look on, and a command that predicts."""
     lines = [("MLflow", run.registry.run_url(run) or this.settings.mlflow_uri)]
     user, password = room("pipeline.programs:airflow_credentials")(this.settings)
-    if password:
+    if password and this.settings.airflow_password is None:
         lines.append(("Airflow", f"{this.settings.airflow_url}  (user {user}, password {password})"))
     curl = ""
     if summary.promotion and summary.dataset:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from dags.factory import StepOperator, build, slug, trigger_form
+from dags.factory import build, trigger_form
+from dags.operators import StepOperator
 from pipeline.graph import task_upstream, tasks
+from pipeline.run import slug
 from pipeline.settings import Settings
 from pipeline.spec_file import parse_spec
 

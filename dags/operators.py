@@ -1,0 +1,69 @@
+"""A task of the graph as a process beside Airflow, which ends in one of Airflow's own states."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from pipeline.errors import Invalid, Rejected
+from pipeline.run import slug
+
+
+class StepOperator(BaseOperator):  # type: ignore[misc]
+    """Runs `python -m MODULE`; its exit code is the retry policy: 1 retry, 2 fail, 3 rejected (skipped)."""
+
+    ui_color = "#dbeafe"
+
+    def __init__(self, *, module: str, spec_path: str, candidate: str | None, root: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.module, self.spec_path, self.candidate, self.root = module, spec_path, candidate, root
+        self.hook: SubprocessHook | None = None
+
+    def command(self, run_id: str, params: dict[str, Any]) -> list[str]:
+        """The step's command line."""
+        command = [sys.executable, "-m", self.module, "--spec", self.spec_path, "--run", slug(run_id)]
+        command += ["--candidate", self.candidate] if self.candidate else []
+        return [*command, "--params", json.dumps(params)]
+
+    def execute(self, context: Any) -> None:
+        """Run the step to its end; its log lines are the task's log."""
+        command = self.command(context["run_id"], dict(context["params"]))
+        self.hook = SubprocessHook()
+        result = self.hook.run_command(command, env=dict(os.environ), cwd=self.root)
+        if result.exit_code != 0:
+            raise ended(result.exit_code, result.output)
+
+    def on_kill(self) -> None:
+        """Airflow ends the task: so does the step."""
+        if self.hook is not None:
+            self.hook.send_sigterm()
+
+
+class InvalidSpec(BaseOperator):  # type: ignore[misc]
+    """Stands for a spec that cannot be read: it fails with every problem, so that the mistake has a place in the UI."""
+
+    ui_color = "#fecaca"
+
+    def __init__(self, *, problems: Sequence[str], **options: Any) -> None:
+        super().__init__(**options)
+        self.problems = list(problems)
+
+    def execute(self, context: Any) -> None:
+        """Fail without a retry."""
+        raise AirflowFailException("\n".join(self.problems))
+
+
+def ended(code: int | None, reason: str) -> AirflowException:
+    """The exception that puts a task into the state of its step's exit code."""
+    if code == Rejected.exit_code:
+        return AirflowSkipException(reason)
+    if code == Invalid.exit_code:
+        return AirflowFailException(reason)
+    return AirflowException(f"exit code {code}: {reason}")

@@ -1,0 +1,191 @@
+"""A task as a plain pod manifest: what the step needs, inside what the platform's policy allows."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError
+
+from pipeline.errors import Invalid, Problem
+from pipeline.frozen import Frozen
+from pipeline.graph import Task
+from pipeline.spec import PipelineSpec, Resources
+
+Manifest = dict[str, Any]
+CONTAINER = "step"
+PREFIX = "slipway.dev/"
+
+
+class Accounts(Frozen):
+    """The service account of each role."""
+
+    steps: str
+    promoter: str
+
+
+class GpuPool(Frozen):
+    """Where training pods go whose spec asks for a GPU."""
+
+    resource: str = "nvidia.com/gpu"
+    nodeSelector: dict[str, str] = Field(default={})  # noqa: N815 (Kubernetes' own names)
+    tolerations: tuple[Manifest, ...] = ()
+
+
+class PodPolicy(Frozen):
+    """The platform team's part of every step pod, in Kubernetes' own terms (`pods.yaml`, written by the chart)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    namespace: str
+    image: str
+    gpuImage: str = ""  # noqa: N815
+    imagePullPolicy: str = "IfNotPresent"  # noqa: N815
+    imagePullSecrets: tuple[Manifest, ...] = ()  # noqa: N815
+    serviceAccounts: Accounts  # noqa: N815
+    labels: dict[str, str] = Field(default={})
+    annotations: dict[str, str] = Field(default={})
+    nodeSelector: dict[str, str] = Field(default={})  # noqa: N815
+    tolerations: tuple[Manifest, ...] = ()
+    affinity: Manifest = Field(default={})
+    priorityClassName: str = ""  # noqa: N815
+    resources: dict[str, Manifest] = Field(default={}, description="by step; `default` for the others")
+    gpu: GpuPool = GpuPool()
+    env: tuple[Manifest, ...] = ()
+    envFrom: tuple[Manifest, ...] = ()  # noqa: N815
+    volumes: tuple[Manifest, ...] = ()
+    volumeMounts: tuple[Manifest, ...] = ()  # noqa: N815
+    startupTimeoutS: int = Field(default=600, ge=1)  # noqa: N815
+
+
+def read_policy(path: Path) -> PodPolicy:
+    """The policy file.
+
+    Raises:
+        Invalid: it is not there or does not hold what it should; names each mistake. A retry does not help.
+    """
+    remedy = "the chart writes it: look at its ConfigMap, or set SLIPWAY_PODS"
+    try:
+        return PodPolicy.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise Invalid(f"the policy of step pods cannot be read: {error.strerror}", str(path), remedy) from error
+    except yaml.YAMLError as error:
+        raise Invalid(f"the policy of step pods is no YAML: {error}", str(path), remedy) from error
+    except ValidationError as error:
+        raise Invalid(
+            [
+                Problem(
+                    f"{item['msg']} (value {str(item['input'])[:80]!r})",
+                    f"{path}, {'.'.join(map(str, item['loc']))}",
+                    remedy,
+                )
+                for item in error.errors()
+            ]
+        ) from error
+
+
+def step_pod(
+    policy: PodPolicy, task: Task, spec: PipelineSpec, spec_path: Path, run: str, params: dict[str, Any]
+) -> Manifest:
+    """The pod that runs `task` once. Restricted in the sense of Pod Security; its labels say what it works on."""
+    wanted = spec.candidate(task.candidate).resources if task.candidate else Resources()
+    gpus = _gpus(task, spec, wanted)
+    command = ["python", "-m", task.step.module, "--spec", str(spec_path), "--run", run]
+    command += ["--candidate", task.candidate] if task.candidate else []
+    command += ["--params", json.dumps(params, sort_keys=True)]
+    promotes = task.step.role == "promoter"
+    container = {
+        "name": CONTAINER,
+        "image": (policy.gpuImage or policy.image) if gpus else policy.image,
+        "imagePullPolicy": policy.imagePullPolicy,
+        "command": command,
+        "env": list(policy.env),
+        "envFrom": list(policy.envFrom),
+        "volumeMounts": list(policy.volumeMounts),
+        "resources": _resources(policy, task, wanted, gpus),
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # Airflow shows the reason of a failure
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    body = {
+        "restartPolicy": "Never",  # a retry is Airflow's, by exit code
+        "serviceAccountName": getattr(policy.serviceAccounts, task.step.role),
+        "automountServiceAccountToken": promotes,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            "fsGroupChangePolicy": "OnRootMismatch",
+        },
+        "imagePullSecrets": list(policy.imagePullSecrets),
+        "nodeSelector": {**policy.nodeSelector, **(policy.gpu.nodeSelector if gpus else {})},
+        "tolerations": [*policy.tolerations, *(policy.gpu.tolerations if gpus else ())],
+        "affinity": policy.affinity,
+        "priorityClassName": policy.priorityClassName,
+        "containers": [_full(container)],
+        "volumes": list(policy.volumes),
+    }
+    lineage = {
+        "pipeline": spec.name,
+        "run": run,
+        "step": task.step.name,
+        "candidate": task.candidate or "",
+        "role": task.step.role,
+        "spec": spec.digest[:16],
+    }
+    labels = {
+        **policy.labels,
+        "app.kubernetes.io/component": "step",
+        **{f"{PREFIX}{key}": _label(value) for key, value in lineage.items() if value},
+    }
+    name = re.sub(r"[^a-z0-9]+", "-", f"{spec.name}-{task.key}").strip("-")[:50]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": _full(
+            {
+                "name": name,
+                "namespace": policy.namespace,
+                "labels": labels,
+                "annotations": {**policy.annotations, f"{PREFIX}run": run},
+            }
+        ),
+        "spec": _full(body),
+    }
+
+
+def _gpus(task: Task, spec: PipelineSpec, wanted: Resources) -> int:
+    """GPUs of the task's pod: training alone has any, and `device: cuda` means one at least."""
+    if task.step.name != "train" or task.candidate is None:
+        return 0
+    return max(wanted.gpus, int(spec.candidate(task.candidate).device == "cuda"))
+
+
+def _resources(policy: PodPolicy, task: Task, wanted: Resources, gpus: int) -> Manifest:
+    """The policy's resources for the step, with what a training spec asks for in their place."""
+    base = policy.resources.get(task.step.name, policy.resources.get("default", {}))
+    requests, limits = dict(base.get("requests", {})), dict(base.get("limits", {}))
+    if task.step.name == "train":
+        if wanted.cpu is not None:
+            requests["cpu"] = limits["cpu"] = f"{wanted.cpu:g}"
+        if wanted.memory_gib is not None:
+            requests["memory"] = limits["memory"] = f"{round(wanted.memory_gib * 1024)}Mi"
+    if gpus:
+        requests[policy.gpu.resource] = limits[policy.gpu.resource] = str(gpus)
+    return _full({"requests": requests, "limits": limits})
+
+
+def _label(value: str) -> str:
+    """A value that Kubernetes takes: at most 63 of letters, digits, `-_.`, a letter or digit at each end."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", value)[:63].strip("-_.")
+
+
+def _full(value: Manifest) -> Manifest:
+    """The mapping without what is empty, which Kubernetes would fill in anyway."""
+    return {key: item for key, item in value.items() if item not in ({}, [], "", None)}
