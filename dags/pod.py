@@ -7,10 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from pipeline.errors import Invalid, Problem
 from pipeline.frozen import Frozen
 from pipeline.graph import Task
 from pipeline.spec import PipelineSpec, Resources
@@ -38,8 +36,6 @@ class GpuPool(Frozen):
 class PodPolicy(Frozen):
     """The platform team's part of every step pod, in Kubernetes' own terms (`pods.yaml`, written by the chart)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     namespace: str
     image: str
     gpuImage: str = ""  # noqa: N815
@@ -59,32 +55,6 @@ class PodPolicy(Frozen):
     volumes: tuple[Manifest, ...] = ()
     volumeMounts: tuple[Manifest, ...] = ()  # noqa: N815
     startupTimeoutS: int = Field(default=600, ge=1)  # noqa: N815
-
-
-def read_policy(path: Path) -> PodPolicy:
-    """The policy file.
-
-    Raises:
-        Invalid: it is not there or does not hold what it should; names each mistake. A retry does not help.
-    """
-    remedy = "the chart writes it: look at its ConfigMap, or set SLIPWAY_PODS"
-    try:
-        return PodPolicy.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise Invalid(f"the policy of step pods cannot be read: {error.strerror}", str(path), remedy) from error
-    except yaml.YAMLError as error:
-        raise Invalid(f"the policy of step pods is no YAML: {error}", str(path), remedy) from error
-    except ValidationError as error:
-        raise Invalid(
-            [
-                Problem(
-                    f"{item['msg']} (value {str(item['input'])[:80]!r})",
-                    f"{path}, {'.'.join(map(str, item['loc']))}",
-                    remedy,
-                )
-                for item in error.errors()
-            ]
-        ) from error
 
 
 def step_pod(

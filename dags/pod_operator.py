@@ -10,9 +10,10 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags.operators import ended
-from dags.pod import CONTAINER, read_policy, step_pod
+from dags.pod import CONTAINER, PodPolicy, step_pod
 from pipeline.errors import SlipwayError
 from pipeline.graph import Task, step_named
+from pipeline.policy import read_policy
 from pipeline.run import slug
 from pipeline.settings import Settings
 from pipeline.spec_file import load_spec, parse_overrides
@@ -55,7 +56,7 @@ class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
     def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> Any:
         """The manifest of this run's pod, by the policy as it is now."""
         try:
-            policy = read_policy(self.settings.pods)
+            policy = read_policy(self.settings.pods, PodPolicy, "SLIPWAY_PODS")
             path = Path(self.spec_path)
             params = dict(context["params"])
             spec = parse_overrides(json.dumps(params)).apply(load_spec(path))

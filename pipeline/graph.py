@@ -87,7 +87,7 @@ STEPS: tuple[Step, ...] = (
         "rollout",
         "serving.rollout",
         refs.RolloutRef,
-        consumes=(refs.PackageRef,),
+        consumes=(refs.ModelVersionRef, refs.PackageRef),
         role="promoter",
         does="load the challenger in a server of its own",
     ),

@@ -135,6 +135,6 @@ def _is_external(settings: Settings, name: str) -> bool:
 def _ready_url(settings: Settings, name: str) -> str:
     if name == "mlflow":
         return f"{settings.mlflow_uri.rstrip('/')}/health"
-    if name == "airflow":
+    if name == "airflow" and _is_external(settings, name):
         return f"{settings.airflow_url.rstrip('/')}/api/v2/monitor/health"
     return _program(settings, name).ready_url

@@ -21,9 +21,9 @@ from serving.gates.latency import LatencyGate
 from serving.gates.parity import ParityGate
 from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
+from serving.plane import plane
 from serving.probe import probe, served_schema
 from serving.register import CHAMPION
-from serving.rollout import ensure
 from serving.triton import TritonClient
 
 GATES = (QualityGate, ChampionGate, ParityGate, RobustnessGate, LatencyGate)  # the load comes last, on an idle server
@@ -36,7 +36,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
         Invalid: another model answers than the one that was rolled out. A retry does not help.
         Unavailable: a server does not answer. A retry helps.
     """
-    ensure(run, rollout)
+    plane(run.settings).ensure(rollout, model.onnx_digest)
     _, rows = split_rows(run, dataset, spec.split)
     schema = dataset.row_schema
     tensors = to_tensors(rows, schema, "snapshot")
@@ -75,7 +75,7 @@ def _champion(spec: PipelineSpec, run: Run, rows: object) -> Champion | None:
     digest = run.registry.version_tags(spec.name, version).get("slipway.onnx", "")
     answers: Floats | None = None
     problem = ""
-    with TritonClient(run.settings.triton_grpc, run.settings.timeout_s) as client:
+    with TritonClient(plane(run.settings).address(spec.name).grpc, run.settings.timeout_s) as client:
         try:
             probe(client, spec.name, version, digest)
             theirs = served_schema(client, spec.name)

@@ -49,15 +49,18 @@ class Live:
         """Where the package of a version is kept."""
         return self.settings.home / "serving" / "packages" / self.name / str(version)
 
+    def holds(self, version: int, digest: str) -> bool:
+        """Whether the version's package is kept, and whole."""
+        try:
+            verify(self.package(version), digest)
+        except Invalid:
+            return False
+        return True
+
     def keep(self, source: Path, version: int, digest: str) -> None:
-        """Keep a version's package, verified; one that is there and whole stays. Raises Invalid for one that is not."""
+        """Keep a version's package, in place of a broken copy. Raises Invalid when it is not whole."""
         kept = self.package(version)
-        if kept.is_dir():
-            try:
-                verify(kept, digest)
-                return
-            except Invalid:
-                shutil.rmtree(kept)  # a broken copy: the store has the whole one
+        shutil.rmtree(kept, ignore_errors=True)
         place(source, kept)
         try:
             verify(kept, digest)

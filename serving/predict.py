@@ -20,6 +20,7 @@ from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.spec_file import load_spec
 from pipeline.tensors import Tensors, to_tensors
+from serving.plane import plane
 from serving.probe import served_schema
 from serving.triton import TritonClient
 
@@ -52,7 +53,7 @@ def predict(settings: Settings, name: str, frame: pd.DataFrame) -> pd.DataFrame:
         Invalid: no such model serves, a column is missing, or a value does not fit. A retry does not help.
         Unavailable: Triton does not answer. A retry helps.
     """
-    with TritonClient(settings.triton_grpc, settings.timeout_s) as client:
+    with TritonClient(plane(settings).address(name).grpc, settings.timeout_s) as client:
         schema = _schema(client, name)
         answers = client.replay(name, to_tensors(frame, schema), schema.output)
     if schema.task == "regression":
@@ -69,7 +70,7 @@ def curl_line(settings: Settings, run: Run, dataset: DatasetRef, name: str) -> s
     spec = load_spec(run.spec_path)
     _, rows = split_rows(run, dataset, spec.split)
     body = request_body(to_tensors(rows.head(1), dataset.row_schema, "snapshot"))
-    return f"curl -s http://{settings.triton_http}/v2/models/{name}/infer -d '{body}'"
+    return f"curl -s http://{plane(settings).address(name).http}/v2/models/{name}/infer -d '{body}'"
 
 
 def request_body(tensors: Tensors) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pipeline.errors import Problem, Rejected
 from pipeline.refs import GateReport, ModelVersionRef, PackageRef, PromotionRef, RolloutRef
+from pipeline.registry import Registry
 from pipeline.run import Run
-from pipeline.spec import PipelineSpec
+from pipeline.spec import Canary, PipelineSpec
 from pipeline.step import main
-from serving.live import Live
+from serving.manifests import Version
+from serving.plane import plane
 from serving.register import CHALLENGER, CHAMPION
-from serving.rollout import end_challengers
 
 PREVIOUS, STATE = "slipway.previous", "slipway.state"
 
@@ -20,7 +21,7 @@ def promote(
     """Act on the gates. Killed at any moment and run again, it ends the same.
 
     Raises:
-        Rejected: a gate refused, or another version became champion since the gates compared.
+        Rejected: a gate or the canary refused, or another version became champion since the gates compared.
         Invalid: the package is not whole, or Triton cannot serve it; the old version serves on.
         Unavailable: Triton, MLflow or the store do not answer. A retry helps.
     """
@@ -30,8 +31,10 @@ def promote(
         raise Rejected(
             [Problem(verdict.reason, f"gate {verdict.gate}", "see the gate report in MLflow") for verdict in failed]
         )
-    live = Live(run.settings, spec.name)
-    with live.alone():
+    serving, strategy = plane(run.settings), spec.serving.rollout
+    lasts_s = strategy.observe_s * len(strategy.shares) if isinstance(strategy, Canary) else 0.0
+    version = Version(spec.name, model.version, package.digest, model.onnx_digest)
+    with serving.alone(spec.name, run.id, lasts_s):
         champion = run.registry.alias(spec.name, CHAMPION)
         if champion not in (report.champion, model.version):
             _take_down(spec, model, run, "overtaken")
@@ -41,29 +44,38 @@ def promote(
                 "run again: the gates compare with the new champion",
             )
         previous = _previous(run, spec.name, model.version, champion)
-        with run.store.local(package.key) as source:
-            live.keep(source, package.version, package.digest)
-        live.switch(package.version, package.digest, model.onnx_digest)
+        try:
+            serving.switch(version, strategy)
+        except Rejected:
+            _take_down(spec, model, run, "refused")
+            raise
         tags = {STATE: "champion", PREVIOUS: "" if previous is None else str(previous)}
         run.registry.set_version_tags(spec.name, model.version, tags)
         run.registry.set_alias(spec.name, CHAMPION, model.version)
         if previous is not None:
             run.registry.set_version_tags(spec.name, previous, {STATE: "previous"})
-        live.prune({model.version} | ({previous} if previous is not None else set()))
+        serving.settle(version, None if previous is None else version_of(run.registry, spec.name, previous))
     run.registry.delete_alias(spec.name, CHALLENGER)
-    end_challengers(run.settings, spec.name)
+    serving.end_challengers(spec.name)
     run_id = run.registry.pipeline_run(run, spec)
     run.registry.set_tags(run_id, {"slipway.outcome": "promoted"})
     run.registry.finish(run_id, "FINISHED")
-    run.log.info("%s version %d is champion and serves at %s", spec.name, model.version, run.settings.triton_http)
+    address = serving.address(spec.name)
+    run.log.info("%s version %d is champion and serves at %s", spec.name, model.version, address.http)
     return PromotionRef(
         name=spec.name,
         version=model.version,
         digest=package.digest,
         previous=previous,
-        http=run.settings.triton_http,
-        grpc=run.settings.triton_grpc,
+        http=address.http,
+        grpc=address.grpc,
     )
+
+
+def version_of(registry: Registry, name: str, number: int) -> Version:
+    """A registered version with the digests that its tags keep."""
+    tags = registry.version_tags(name, number)
+    return Version(name, number, tags.get("slipway.package", ""), tags.get("slipway.onnx", ""))
 
 
 def _previous(run: Run, name: str, version: int, champion: int | None) -> int | None:
@@ -76,7 +88,7 @@ def _previous(run: Run, name: str, version: int, champion: int | None) -> int | 
 
 def _take_down(spec: PipelineSpec, model: ModelVersionRef, run: Run, state: str) -> None:
     """The challenger leaves; neither the champion nor its traffic is touched."""
-    end_challengers(run.settings, spec.name)
+    plane(run.settings).end_challengers(spec.name)
     run.registry.set_version_tags(spec.name, model.version, {STATE: state})
     if run.registry.alias(spec.name, CHALLENGER) == model.version:
         run.registry.delete_alias(spec.name, CHALLENGER)

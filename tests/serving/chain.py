@@ -123,8 +123,8 @@ class Chain:
     def package(self, model: ModelVersionRef) -> PackageRef:
         return package(self.spec, self.dataset, model, self.run)
 
-    def rollout(self, packed: PackageRef) -> RolloutRef:
-        return rollout(self.spec, packed, self.run)
+    def rollout(self, model: ModelVersionRef, packed: PackageRef) -> RolloutRef:
+        return rollout(self.spec, model, packed, self.run)
 
     def gate(self, model: ModelVersionRef, challenger: RolloutRef) -> GateReport:
         return gate(self.spec, self.dataset, model, challenger, self.run)

@@ -22,11 +22,11 @@ from pipeline.settings import Settings
 from pipeline.spec import Serving
 from pipeline.supervisor import Supervisor
 from pipeline.tensors import to_tensors
+from serving.embedded import EmbeddedPlane, challengers
 from serving.gate import render
 from serving.model_config import model_config
 from serving.package import verify
 from serving.predict import predict, read_request, request_body
-from serving.rollout import challengers, end_challengers
 from serving.triton import parse_config
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -120,8 +120,8 @@ def test_a_challenger_is_judged_on_a_server_of_its_own(make: Callable[..., Chain
     first = make("r1", 1.0)
     model = first.register()
     packed = first.package(model)
-    challenger = first.rollout(packed)
-    again = first.rollout(packed)  # a killed rollout, run again
+    challenger = first.rollout(model, packed)
+    again = first.rollout(model, packed)  # a killed rollout, run again
     assert again.program == challenger.program
     assert list(Supervisor(first.run.settings).states()).count(again.program) == 1
     report = first.gate(model, again)
@@ -136,7 +136,7 @@ def test_a_challenger_is_judged_on_a_server_of_its_own(make: Callable[..., Chain
 
     upside_down = make("r2", -2.0)
     model = upside_down.register()
-    challenger = upside_down.rollout(upside_down.package(model))
+    challenger = upside_down.rollout(model, upside_down.package(model))
     report = upside_down.gate(model, challenger)
     verdicts = {verdict.gate: verdict for verdict in report.verdicts}
     assert not report.passed
@@ -148,7 +148,7 @@ def test_a_challenger_is_judged_on_a_server_of_its_own(make: Callable[..., Chain
     assert "http" not in page
     with pytest.raises(Rejected, match="worse than the margin"):
         upside_down.promote(model, upside_down.package(model), challenger, report)
-    end_challengers(first.run.settings, first.spec.name)
+    EmbeddedPlane(first.run.settings).end_challengers(first.spec.name)
 
 
 @pytest.mark.stack
@@ -158,9 +158,10 @@ def test_a_graph_that_does_not_load_is_refused_and_its_server_ended(make: Callab
     one.run.store.write(key, b"junk")
     digest = digest_file(Path(one.run.store.path(key)))
     one.onnx_ref = one.onnx_ref.model_copy(update={"key": key, "digest": digest})
-    packed = one.package(one.register())
+    model = one.register()
+    packed = one.package(model)
     with pytest.raises(Invalid, match="does not load"):
-        one.rollout(packed)
+        one.rollout(model, packed)
     assert not [name for name in Supervisor(one.run.settings).states() if one.spec.name in name]
 
 

@@ -1,0 +1,274 @@
+"""Versions and traffic on Kubernetes: a version is a Deployment, the switch is the selector of the model's Service."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+from pipeline.errors import Invalid, SlipwayError
+from pipeline.policy import read_policy
+from pipeline.refs import RolloutRef
+from pipeline.settings import Settings
+from pipeline.spec import Canary, Rollout
+from pipeline.store import Store
+from serving import manifests
+from serving.canary import Sides, replicas_for, step_through
+from serving.cluster import Cluster, KubernetesCluster, Manifest
+from serving.lease import lease
+from serving.manifests import (
+    CHALLENGER,
+    CHAMPION,
+    GRPC,
+    HTTP,
+    KEPT_UNTIL,
+    METRICS,
+    MODEL,
+    PREVIOUS,
+    STATE,
+    TRAFFIC,
+    Version,
+    labels,
+    model_name,
+    version_name,
+)
+from serving.observe import Load, scrape
+from serving.package import package_key
+from serving.plane import Address
+from serving.policy import ServingPolicy
+from serving.probe import probe
+from serving.readiness import await_ready, pods_of
+from serving.triton import TritonClient
+
+Ask = Callable[[str, Version], None]
+log = logging.getLogger("slipway")
+SLACK_S = 600.0  # a lease outlives the waiting that it covers by this
+
+
+class ClusterPlane:
+    """See `Plane`. `ask` makes sure that the server at an address answers as the version, by a real request."""
+
+    def __init__(
+        self, settings: Settings, cluster: Cluster | None = None, ask: Ask | None = None, poll_s: float = 1.0
+    ) -> None:
+        self.settings = settings
+        self.policy = read_policy(settings.serving, ServingPolicy, "SLIPWAY_SERVING")
+        self.cluster = cluster or KubernetesCluster(self.policy.namespace, settings.timeout_s)
+        self._ask = ask or self._probe
+        self._poll_s = poll_s
+
+    def address(self, name: str) -> Address:
+        """See `Plane`."""
+        return self._address(model_name(self.policy, name))
+
+    def alone(self, name: str, holder: str, lasts_s: float = 0.0) -> AbstractContextManager[None]:
+        """See `Plane`. The holder is told by its name: the same step, killed and run again, goes on at once."""
+        owned = manifests.model_lease(self.policy, self._owner, name)
+        term_s = 2 * self.policy.readyTimeoutS + lasts_s + SLACK_S
+        return lease(self.cluster, owned, holder, term_s, wait_s=self.settings.timeout_s)
+
+    def start(self, version: Version) -> RolloutRef:
+        """See `Plane`. One pod, which no traffic reaches; deleted again when it does not become ready."""
+        self.end_challengers(version.name)
+        name = version_name(self.policy, version.name, version.number)
+        address = self._address(name)
+        try:
+            self._challenger(version)
+        except SlipwayError:
+            self._delete(name)
+            raise
+        return RolloutRef(
+            name=version.name,
+            version=version.number,
+            digest=version.digest,
+            program=name,
+            http=address.http,
+            grpc=address.grpc,
+        )
+
+    def ensure(self, ref: RolloutRef, onnx_digest: str) -> None:
+        """See `Plane`."""
+        self._challenger(Version(ref.name, ref.version, ref.digest, onnx_digest))
+
+    def end_challengers(self, name: str) -> None:
+        """See `Plane`. A version that has traffic is no challenger, whatever its label says."""
+        serving = self._traffic(name)
+        for found in self._deployments(name):
+            labelled = found["metadata"]["labels"]
+            if labelled.get(STATE) != CHALLENGER or f"v{labelled[manifests.VERSION]}" == serving:
+                continue
+            self._delete(found["metadata"]["name"])
+
+    def is_kept(self, version: Version) -> bool:
+        """See `Plane`. A Deployment is quick to serve again; from the package in the store it is made anew."""
+        if self.cluster.get("Deployment", version_name(self.policy, version.name, version.number)):
+            return True
+        key = package_key(version.name, version.number, version.digest)
+        return Store(self.settings.store).exists(key)
+
+    def switch(self, version: Version, rollout: Rollout) -> None:
+        """See `Plane`."""
+        before = self._traffic(version.name)
+        champion = self._serving(version.name, before)
+        replicas = max(self.policy.replicas, int(champion["spec"].get("replicas", 1)) if champion else 0)
+        self._stand(version, replicas)
+        if before != version.traffic:
+            if isinstance(rollout, Canary) and champion is not None:
+                self._canary(version, champion, rollout)
+            self._move(version, before)
+        for manifest in manifests.routes(self.policy, self._owner, version.name, {version.number: 100}):
+            self.cluster.apply(manifest)
+        if (scaler := manifests.autoscaler(self.policy, self._owner, version)) is not None:
+            self.cluster.apply(scaler)
+        self._delete_canaries(version.name)
+
+    def settle(self, version: Version, previous: Version | None) -> None:
+        """See `Plane`. The version before keeps its pods until its time is up (`serving.collect`)."""
+        name = version_name(self.policy, version.name, version.number)
+        self.cluster.mark("Deployment", name, {STATE: CHAMPION}, {KEPT_UNTIL: ""})
+        for found in self._deployments(version.name):
+            other = found["metadata"]["name"]
+            number = int(found["metadata"]["labels"][manifests.VERSION])
+            if number == version.number or found["metadata"]["labels"].get(STATE) == CHALLENGER:
+                continue
+            if previous is not None and number == previous.number:
+                self._keep(other, PREVIOUS)
+            else:
+                self._delete(other)
+
+    def collect(self, now: datetime) -> tuple[str, ...]:
+        """Delete every version whose time is up and which has no traffic; their names."""
+        gone = []
+        for found in self.cluster.select("Deployment", labels(self.policy)):
+            metadata = found["metadata"]
+            until = metadata.get("annotations", {}).get(KEPT_UNTIL, "")
+            if not until or datetime.fromisoformat(until) > now:
+                continue
+            model, number = metadata["labels"][MODEL], metadata["labels"][manifests.VERSION]
+            with self.alone(model, "collector"):  # a roll-back may be about to serve it
+                if self._traffic(model) != f"v{number}" or metadata["labels"].get(STATE) == manifests.CANARY:
+                    self._delete(metadata["name"])
+                    gone.append(str(metadata["name"]))
+        return tuple(gone)
+
+    @cached_property
+    def _owner(self) -> Manifest:
+        """The release's own object: what rollouts have made goes away with it."""
+        found = self.cluster.get(self.policy.owner.kind, self.policy.owner.name)
+        if found is None:
+            where = f"{self.policy.owner.kind} {self.policy.owner.name}, namespace {self.policy.namespace}"
+            raise Invalid("the release's own object is not there", where, "install the chart, or correct `owner`")
+        return {**found, "kind": self.policy.owner.kind}
+
+    def _address(self, service: str) -> Address:
+        host = f"{service}.{self.policy.namespace}.svc"
+        return Address(http=f"{host}:{HTTP}", grpc=f"{host}:{GRPC}")
+
+    def _traffic(self, name: str) -> str | None:
+        """The traffic label that the model's Service selects."""
+        found = self.cluster.get("Service", model_name(self.policy, name))
+        return str(found["spec"]["selector"][TRAFFIC]) if found else None
+
+    def _serving(self, name: str, traffic: str | None) -> Manifest | None:
+        """The Deployment that has the model's traffic."""
+        if traffic is None:
+            return None
+        return self.cluster.get("Deployment", version_name(self.policy, name, int(traffic.removeprefix("v"))))
+
+    def _deployments(self, name: str) -> list[Manifest]:
+        return self.cluster.select("Deployment", labels(self.policy) | {MODEL: name})
+
+    def _challenger(self, version: Version) -> None:
+        """One pod at least, ready and answering; a version that has traffic is left as it is."""
+        name = version_name(self.policy, version.name, version.number)
+        if self._traffic(version.name) == version.traffic:
+            return
+        self._stand(version, 1)
+        self._keep(name, CHALLENGER)
+
+    def _stand(self, version: Version, replicas: int) -> None:
+        """The version's Deployment and Service, with as many ready pods, each of which has answered."""
+        name = version_name(self.policy, version.name, version.number)
+        found = self.cluster.get("Deployment", name)
+        if found is None or found["metadata"]["labels"].get(STATE) == CHALLENGER:
+            # what has served is not written to: a policy that has changed since must not restart it
+            found = self.cluster.apply(manifests.deployment(self.policy, self._owner, version, CHALLENGER))
+            self.cluster.apply(manifests.service(self.policy, self._owner, version))
+        if int(found["spec"].get("replicas", 1)) < replicas:
+            self.cluster.scale(name, replicas)
+        for pod in await_ready(self.cluster, name, replicas, self.policy.readyTimeoutS, self._poll_s):
+            self._ask(f"{pod['status']['podIP']}:{GRPC}", version)
+
+    def _move(self, version: Version, before: str | None) -> None:
+        """The one write that moves traffic; taken back when the model's address does not answer as the version."""
+        log.info("%s: traffic moves from %s to %s", version.name, before or "nothing", version.traffic)
+        self.cluster.apply(manifests.model_service(self.policy, self._owner, version))
+        try:
+            self._ask(self.address(version.name).grpc, version)
+        except SlipwayError:
+            if before is not None:
+                old = Version(version.name, int(before.removeprefix("v")), "", "")
+                self.cluster.apply(manifests.model_service(self.policy, self._owner, old))
+            raise
+
+    def _canary(self, version: Version, champion: Manifest, plan: Canary) -> None:
+        """Step through the shares; whatever happens, no pod of the canary stays behind."""
+        share = self._by_weight if self.policy.gateway else self._by_replicas
+        old_number = int(champion["metadata"]["labels"][manifests.VERSION])
+        try:
+            step_through(
+                self.cluster,
+                plan,
+                lambda wanted: share(version, champion, wanted),
+                self._load(version.name),
+                self._poll_s,
+            )
+        except SlipwayError:
+            for manifest in manifests.routes(self.policy, self._owner, version.name, {old_number: 100}):
+                self.cluster.apply(manifest)
+            self._delete_canaries(version.name)
+            raise
+
+    def _by_replicas(self, version: Version, champion: Manifest, wanted: float) -> Sides:
+        """Pods of the version that carry the champion's traffic label; champion and Service are not written to."""
+        old = pods_of(self.cluster, champion)
+        joins = champion["spec"]["template"]["metadata"]["labels"][TRAFFIC]
+        manifest = manifests.canary(self.policy, self._owner, version, joins)
+        name = manifest["metadata"]["name"]
+        replicas = replicas_for(wanted, len(old))
+        self.cluster.apply(manifest)
+        self._keep(name, manifests.CANARY)
+        self.cluster.scale(name, replicas)
+        new = await_ready(self.cluster, name, replicas, self.policy.readyTimeoutS, self._poll_s)
+        return Sides(new, old, len(new) / (len(new) + len(old)))
+
+    def _by_weight(self, version: Version, champion: Manifest, wanted: float) -> Sides:
+        """The Gateway's weights; the version's own pods take the share."""
+        number = int(champion["metadata"]["labels"][manifests.VERSION])
+        weights = {version.number: round(100 * wanted), number: 100 - round(100 * wanted)}
+        for manifest in manifests.routes(self.policy, self._owner, version.name, weights):
+            self.cluster.apply(manifest)
+        found = self.cluster.get("Deployment", version_name(self.policy, version.name, version.number))
+        return Sides(pods_of(self.cluster, found) if found else [], pods_of(self.cluster, champion), wanted)
+
+    def _load(self, name: str) -> Callable[[Manifest], Load]:
+        return lambda pod: scrape(f"{pod['status']['podIP']}:{METRICS}", name, self.settings.timeout_s)
+
+    def _keep(self, name: str, state: str) -> None:
+        until = datetime.now(UTC) + timedelta(seconds=self.policy.keepPreviousS)
+        self.cluster.mark("Deployment", name, {STATE: state}, {KEPT_UNTIL: until.isoformat(timespec="seconds")})
+
+    def _delete_canaries(self, name: str) -> None:
+        for found in self._deployments(name):
+            if found["metadata"]["labels"].get(STATE) == manifests.CANARY:
+                self._delete(found["metadata"]["name"])
+
+    def _delete(self, name: str) -> None:
+        self.cluster.delete("Deployment", name)
+        self.cluster.delete("Service", name)
+
+    def _probe(self, address: str, version: Version) -> None:
+        with TritonClient(address, self.settings.timeout_s) as client:
+            probe(client, version.name, version.number, version.onnx_digest or None)

@@ -1,0 +1,54 @@
+"""`python -m serving.fetch`: a version's package from the store into a folder, by digest. A pod's init container."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import Invalid, SlipwayError
+from pipeline.settings import read_settings
+from pipeline.store import Store
+from serving.live import place
+from serving.package import verify
+
+
+def fetch(store: Store, key: str, digest: str, folder: Path) -> None:
+    """Put the package of this digest at `folder`, whole and verified, or leave nothing there.
+
+    Raises:
+        Invalid: the store has no such package, or another one. A retry does not help.
+        Unavailable: the store does not answer, or the disk is full. A retry helps.
+    """
+    shutil.rmtree(folder, ignore_errors=True)  # of an init container that was interrupted
+    try:
+        with store.local(key) as source:
+            place(source, folder)
+        verify(folder, digest)
+    except FileNotFoundError as error:
+        raise Invalid("the store has no such package", store.path(key), "run the pipeline again") from error
+    except SlipwayError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def main(
+    key: Annotated[str, typer.Option(help="key of the package in the store")],
+    digest: Annotated[str, typer.Option(help="digest of its manifest")],
+    name: Annotated[str, typer.Option(help="name of the model")],
+    to: Annotated[Path, typer.Option(help="the model repository")],
+) -> None:
+    """Fetch a package, or say in sentences why not."""
+    try:
+        fetch(Store(read_settings().store), key, digest, to / name)
+    except SlipwayError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"{error.title}: {problem}\n")
+        raise typer.Exit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    typer.run(main)
