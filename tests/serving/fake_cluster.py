@@ -123,6 +123,8 @@ class FakeCluster:
         metadata["creationTimestamp"] = before["metadata"]["creationTimestamp"] if before else "2026-01-01T00:00:00Z"
         generation = before["metadata"]["generation"] if before else 0
         changed = before is None or before.get("spec") != value.get("spec")
+        if before and key[0] == "Deployment":  # a Deployment counts its annotations too
+            changed |= before["metadata"].get("annotations") != metadata.get("annotations")
         metadata["generation"] = generation + int(changed)
         if key[0] == "Deployment":
             value["spec"].setdefault("replicas", 1)
@@ -157,7 +159,7 @@ class FakeCluster:
                 if its == "Pod" and pod["metadata"]["ownerReferences"][0]["uid"] == uid
             ]
             ready = sum(
-                any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"])
+                any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
                 for pod in live
             )
             one["status"] = {

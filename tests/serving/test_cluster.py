@@ -83,7 +83,10 @@ def test_fields_of_others_stay(world: World) -> None:
     assert world.cluster.apply(manifest)["spec"]["replicas"] == 1
     world.cluster.scale("scaled", 3)
     world.cluster.mark("Deployment", "scaled", {"more": "label"}, {"until": "tomorrow"})
+    before = world.cluster.get("Deployment", "scaled")
     again = world.cluster.apply(manifest)
+    assert before
+    assert again["metadata"]["generation"] == before["metadata"]["generation"] == 3
     assert again["spec"]["replicas"] == 3
     assert again["metadata"]["labels"]["more"] == "label"
     assert again["metadata"]["annotations"]["until"] == "tomorrow"

@@ -1,0 +1,398 @@
+"""Rollouts on Kubernetes: on the fake, and on the API server of KUBECONFIG. The tests play the kubelet and Triton."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from worlds import WORLDS, World
+
+from pipeline.errors import Invalid, Rejected, Unavailable
+from pipeline.spec import BlueGreen, Canary
+from serving import cluster_plane
+from serving.cluster import Manifest
+from serving.cluster_plane import ClusterPlane
+from serving.manifests import TRAFFIC, VERSION, Version
+from serving.observe import Load
+
+BLUE_GREEN = BlueGreen(kind="blue_green")
+GOLDENS = Path(__file__).parent / "goldens"
+
+
+@pytest.fixture(params=sorted(WORLDS))
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    with WORLDS[request.param]() as found:
+        yield found
+
+
+class Asked:
+    """Stands for the real question to Triton: remembers who was asked, refuses whom it is told to."""
+
+    def __init__(self) -> None:
+        self.questions: list[tuple[str, int]] = []
+        self.refuses: set[str] = set()
+
+    def __call__(self, address: str, version: Version) -> None:
+        self.questions.append((address, version.number))
+        if address in self.refuses:
+            raise Invalid("another version answers", address)
+
+
+def version(number: int, name: str = "fraud_eu") -> Version:
+    return Version(name, number, f"{number:064d}", f"{number + 100:064d}")
+
+
+@contextmanager
+def standing(world: World, folder: Path, **policy: Any) -> Iterator[tuple[ClusterPlane, Asked]]:
+    asked = Asked()
+    with world.kubelet():
+        yield ClusterPlane(world.settings(folder, **policy), world.cluster, asked, poll_s=0.05), asked
+
+
+def promote(plane: ClusterPlane, new: Version, old: Version | None = None, how: Any = BLUE_GREEN) -> None:
+    plane.start(new)
+    with plane.alone(new.name, "run"):
+        plane.switch(new, how)
+        plane.settle(new, old)
+
+
+def traffic(world: World, name: str = "slipway-fraud-eu") -> str | None:
+    found = world.cluster.get("Service", name)
+    return found["spec"]["selector"][TRAFFIC] if found else None
+
+
+def deployments(world: World) -> dict[str, str]:
+    found = world.cluster.select("Deployment", {"slipway.dev/model": "fraud_eu"})
+    return {one["metadata"]["name"]: one["metadata"]["labels"]["slipway.dev/state"] for one in found}
+
+
+def untouched(found: Manifest | None) -> tuple[Any, ...]:
+    """What a write would change."""
+    assert found is not None
+    return (found["spec"],)
+
+
+def test_first_second_and_the_way_back(world: World, tmp_path: Path) -> None:
+    with standing(world, tmp_path) as (plane, asked):
+        ref = plane.start(version(1))
+        assert ref.program == "slipway-fraud-eu-v1"
+        assert ref.grpc == f"slipway-fraud-eu-v1.{world.namespace}.svc:8001"
+        assert traffic(world) is None  # a challenger has none
+        assert len(asked.questions) == 1
+        with plane.alone("fraud_eu", "run"):
+            plane.switch(version(1), BLUE_GREEN)
+            plane.settle(version(1), None)
+        assert traffic(world) == "v1"
+        assert deployments(world) == {"slipway-fraud-eu-v1": "champion"}
+        assert plane.address("fraud_eu").http == f"slipway-fraud-eu.{world.namespace}.svc:8000"
+        assert (plane.address("fraud_eu").grpc, 1) in asked.questions
+        champion = world.cluster.get("Deployment", "slipway-fraud-eu-v1")
+        assert champion is not None
+        assert champion["spec"]["replicas"] == 2
+
+        plane.start(version(2))
+        assert traffic(world) == "v1"
+        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == untouched(champion)
+        with plane.alone("fraud_eu", "run"):
+            plane.switch(version(2), BLUE_GREEN)
+            plane.settle(version(2), version(1))
+        assert traffic(world) == "v2"
+        assert deployments(world) == {"slipway-fraud-eu-v1": "previous", "slipway-fraud-eu-v2": "champion"}
+        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == untouched(champion)
+
+        assert plane.is_kept(version(1))
+        with plane.alone("fraud_eu", "rollback"):
+            plane.switch(version(1), BLUE_GREEN)
+            plane.settle(version(1), version(2))
+        assert traffic(world) == "v1"
+        assert deployments(world) == {"slipway-fraud-eu-v1": "champion", "slipway-fraud-eu-v2": "previous"}
+        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == untouched(champion)
+
+
+def test_a_third_version_lets_the_first_go(world: World, tmp_path: Path) -> None:
+    with standing(world, tmp_path, replicas=1) as (plane, _):
+        promote(plane, version(1))
+        promote(plane, version(2), version(1))
+        promote(plane, version(3), version(2))
+        assert deployments(world) == {"slipway-fraud-eu-v2": "previous", "slipway-fraud-eu-v3": "champion"}
+        assert world.cluster.get("Service", "slipway-fraud-eu-v1") is None
+
+
+def test_every_step_again_changes_nothing(world: World, tmp_path: Path) -> None:
+    with standing(world, tmp_path) as (plane, _):
+        promote(plane, version(1))
+        plane.start(version(2))
+        plane.ensure(plane.start(version(2)), version(2).onnx_digest)
+        for _ in range(2):
+            with plane.alone("fraud_eu", "run"):
+                plane.switch(version(2), BLUE_GREEN)
+                plane.settle(version(2), version(1))
+        plane.end_challengers("fraud_eu")
+        assert traffic(world) == "v2"
+        assert deployments(world) == {"slipway-fraud-eu-v1": "previous", "slipway-fraud-eu-v2": "champion"}
+
+
+def test_a_champion_that_was_scaled_up_is_followed_by_as_many(world: World, tmp_path: Path) -> None:
+    with standing(world, tmp_path, replicas=1) as (plane, _):
+        promote(plane, version(1))
+        world.cluster.scale("slipway-fraud-eu-v1", 3)  # what an autoscaler does
+        promote(plane, version(2), version(1))
+        found = world.cluster.get("Deployment", "slipway-fraud-eu-v2")
+        assert found is not None
+        assert found["spec"]["replicas"] == 3
+
+
+def test_a_challenger_without_a_node_is_given_up(world: World, tmp_path: Path) -> None:
+    with standing(world, tmp_path, readyTimeoutS=3) as (plane, _):
+        promote(plane, version(1))
+        before = untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1"))
+        world.healthy = lambda pod: pod["metadata"]["labels"][VERSION] != "2"
+        with pytest.raises(Unavailable, match="no node takes it"):
+            plane.start(version(2))
+        assert deployments(world) == {"slipway-fraud-eu-v1": "champion"}
+        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == before
+        assert traffic(world) == "v1"
+
+
+def test_a_package_that_the_init_container_refuses(world: World, tmp_path: Path) -> None:
+    with standing(world, tmp_path) as (plane, _):
+        world.healthy = lambda _: False
+        ended = {"exitCode": 2, "reason": "Error", "message": "invalid: model.onnx has another content"}
+        fetch = {"name": "fetch", "ready": False, "restartCount": 1, "image": "i", "imageID": "i"}
+        status = {"phase": "Pending", "initContainerStatuses": [{**fetch, "state": {"terminated": ended}}]}
+
+        def refuse() -> None:
+            for pod in world.cluster.select("Pod", {"app.kubernetes.io/component": "triton"}):
+                world.set_status(pod["metadata"]["name"], status)
+
+        world.tick = refuse  # type: ignore[method-assign]
+        with pytest.raises(Invalid, match="another content"):
+            plane.start(version(1))
+        assert deployments(world) == {}
+
+
+def test_a_pod_that_answers_wrongly_gets_no_traffic(world: World, tmp_path: Path) -> None:
+    with standing(world, tmp_path) as (plane, asked):
+        promote(plane, version(1))
+        plane.start(version(2))
+        asked.refuses = {plane.address("fraud_eu").grpc}
+        with plane.alone("fraud_eu", "run"), pytest.raises(Invalid, match="another version answers"):
+            plane.switch(version(2), BLUE_GREEN)
+        assert traffic(world) == "v1"  # taken back
+        asked.refuses = {f"{address}:8001" for address in world.addresses.values()}
+        with plane.alone("fraud_eu", "run"), pytest.raises(Invalid):
+            plane.switch(version(2), BLUE_GREEN)
+        assert traffic(world) == "v1"
+
+
+def test_a_canary_in_steps(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    plan = Canary(kind="canary", shares=(0.2, 0.6), observe_s=0.3)
+    load = {"1": Load(100, 0, 1e6), "2": Load(20, 0, 2e5)}
+
+    def scrape(address: str, model: str, timeout_s: float) -> Load:
+        pods = world.cluster.select("Pod", {"slipway.dev/model": model, TRAFFIC: "v1"})
+        counts = [sum(pod["metadata"]["labels"][VERSION] == one for pod in pods) for one in ("1", "2")]
+        seen.append((counts[0], counts[1]))
+        pod = next(pod for pod in pods if f"{pod['status'].get('podIP')}:8002" == address)
+        return load[pod["metadata"]["labels"][VERSION]]
+
+    monkeypatch.setattr(cluster_plane, "scrape", scrape)
+    with standing(world, tmp_path, replicas=3) as (plane, _):
+        promote(plane, version(1))
+        before = untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1"))
+        promote(plane, version(2), version(1), plan)
+        assert (3, 1) in seen  # 0.2 of the traffic, as near as pods allow
+        assert (3, 4) in seen  # 0.6
+        assert traffic(world) == "v2"
+        assert deployments(world) == {"slipway-fraud-eu-v1": "previous", "slipway-fraud-eu-v2": "champion"}
+        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == before
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [(Load(50, 10, 5e5), "10 of 60 requests failed"), (Load(50, 0, 5e6), "100.0 ms in the canary, 10.0 ms")],
+)
+def test_a_canary_that_does_worse_is_taken_away(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: Load, said: str
+) -> None:
+    calls: dict[str, int] = {}
+
+    def scrape(address: str, model: str, timeout_s: float) -> Load:
+        pods = world.cluster.select("Pod", {"slipway.dev/model": model})
+        pod = next(pod for pod in pods if f"{pod['status'].get('podIP')}:8002" == address)
+        calls[address] = calls.get(address, 0) + 1
+        load = new if pod["metadata"]["labels"][VERSION] == "2" else Load(100, 0, 1e6)
+        return load if calls[address] > 1 else Load()
+
+    monkeypatch.setattr(cluster_plane, "scrape", scrape)
+    plan = Canary(kind="canary", shares=(0.5,), observe_s=0.1)
+    with standing(world, tmp_path, replicas=1) as (plane, _):
+        promote(plane, version(1))
+        before = untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1"))
+        service = untouched(world.cluster.get("Service", "slipway-fraud-eu"))
+        plane.start(version(2))
+        with plane.alone("fraud_eu", "run"), pytest.raises(Rejected, match=said):
+            plane.switch(version(2), plan)
+        assert traffic(world) == "v1"
+        assert not [name for name in deployments(world) if name.endswith("canary")]
+        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == before
+        assert untouched(world.cluster.get("Service", "slipway-fraud-eu")) == service
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+def test_a_canary_whose_pod_dies_is_taken_away(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_plane, "scrape", lambda *_: Load())
+    plan = Canary(kind="canary", shares=(0.5,), observe_s=20)
+    with standing(world, tmp_path) as (plane, _):
+        promote(plane, version(1))
+        plane.start(version(2))
+        tick, restarts = world.tick, count()
+
+        def dying() -> None:
+            tick()
+            number = next(restarts)
+            for pod in world.cluster.select("Pod", {TRAFFIC: "v1", VERSION: "2"}):
+                if pod["status"].get("podIP"):
+                    restarted = [{"name": "triton", "restartCount": number}]
+                    world.set_status(pod["metadata"]["name"], pod["status"] | {"containerStatuses": restarted})
+
+        world.tick = dying  # type: ignore[method-assign]
+        with plane.alone("fraud_eu", "run"), pytest.raises(Rejected, match="has restarted"):
+            plane.switch(version(2), plan)
+        assert traffic(world) == "v1"
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+def test_a_gateway_shares_by_weight(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = {"name": "edge", "namespace": "infra", "sectionName": "", "domain": "models.example.com"}
+    weights: list[dict[str, int]] = []
+
+    def scrape(address: str, model: str, timeout_s: float) -> Load:
+        route = world.cluster.get("HTTPRoute", "slipway-fraud-eu")
+        assert route is not None
+        weights.append({one["name"]: one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]})
+        return Load()
+
+    monkeypatch.setattr(cluster_plane, "scrape", scrape)
+    plan = Canary(kind="canary", shares=(0.1, 0.5), observe_s=0.1)
+    with standing(world, tmp_path, replicas=1, gateway=gateway) as (plane, _):
+        promote(plane, version(1))
+        promote(plane, version(2), version(1), plan)
+    assert {"slipway-fraud-eu-v1": 90, "slipway-fraud-eu-v2": 10} in weights
+    assert {"slipway-fraud-eu-v1": 50, "slipway-fraud-eu-v2": 50} in weights
+    for kind, port in (("HTTPRoute", 8000), ("GRPCRoute", 8001)):
+        route = world.cluster.get(kind, "slipway-fraud-eu")
+        assert route is not None
+        assert route["spec"]["hostnames"] == ["fraud-eu.models.example.com"]
+        backends = route["spec"]["rules"][0]["backendRefs"]
+        assert backends == [{"name": "slipway-fraud-eu-v2", "port": port, "weight": 100}]
+
+
+def test_an_autoscaler_follows_the_champion(world: World, tmp_path: Path) -> None:
+    metric = {"type": "Pods", "pods": {"metric": {"name": "nv_inference_pending_request_count"}}}
+    metric["pods"]["target"] = {"type": "AverageValue", "averageValue": "8"}  # type: ignore[index]
+    scaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "spec": {"minReplicas": 1, "maxReplicas": 4, "metrics": [metric]},
+    }
+    with standing(world, tmp_path, replicas=1, autoscaler=scaler) as (plane, _):
+        promote(plane, version(1))
+        promote(plane, version(2), version(1))
+    found = world.cluster.get("HorizontalPodAutoscaler", "slipway-fraud-eu")
+    assert found is not None
+    assert found["spec"]["scaleTargetRef"]["name"] == "slipway-fraud-eu-v2"
+    assert found["spec"]["maxReplicas"] == 4
+
+
+def test_what_is_past_its_time_is_collected(world: World, tmp_path: Path) -> None:
+    with standing(world, tmp_path, replicas=1) as (plane, _):
+        promote(plane, version(1))
+        promote(plane, version(2), version(1))
+        plane.start(version(3))
+        now = datetime.now(UTC)
+        assert plane.collect(now) == ()
+        later = now + timedelta(hours=2)
+        assert set(plane.collect(later)) == {"slipway-fraud-eu-v1", "slipway-fraud-eu-v3"}
+        assert deployments(world) == {"slipway-fraud-eu-v2": "champion"}
+        assert traffic(world) == "v2"
+        assert plane.collect(later) == ()
+
+
+def test_everything_goes_with_the_release(world: World, tmp_path: Path) -> None:
+    with standing(world, tmp_path, replicas=1) as (plane, _):
+        promote(plane, version(1))
+    owner = world.cluster.get("ConfigMap", "slipway-policy")
+    assert owner is not None
+    made = [*world.cluster.select("Deployment", {"slipway.dev/model": "fraud_eu"})]
+    made += world.cluster.select("Service", {"slipway.dev/model": "fraud_eu"})
+    assert len(made) == 3
+    for one in made:
+        assert [ref["uid"] for ref in one["metadata"]["ownerReferences"]] == [owner["metadata"]["uid"]]
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+def test_a_release_without_its_object(world: World, tmp_path: Path) -> None:
+    world.cluster.delete("ConfigMap", "slipway-policy")
+    with standing(world, tmp_path) as (plane, _), pytest.raises(Invalid, match="install the chart"):
+        plane.start(version(1))
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+def test_a_policy_that_cannot_be_read_says_all_of_it(world: World, tmp_path: Path) -> None:
+    settings = world.settings(tmp_path, replicas=0, colour="red", template={"spec": {"containers": []}})
+    with pytest.raises(Invalid) as refused:
+        ClusterPlane(settings, world.cluster)
+    text = str(refused.value)
+    for said in ("replicas", "colour", "no container named 'triton'"):
+        assert said in text
+    (tmp_path / "serving.yaml").write_text("a: [")
+    with pytest.raises(Invalid, match="is no YAML"):
+        ClusterPlane(settings, world.cluster)
+    with pytest.raises(Invalid, match="cannot be read"):
+        ClusterPlane(settings.model_copy(update={"serving": tmp_path / "none.yaml"}), world.cluster)
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+def test_the_manifests_of_a_version(world: World, tmp_path: Path) -> None:
+    """Golden: what a version is in the cluster. UPDATE_GOLDENS=1 writes it anew."""
+    with standing(world, tmp_path, replicas=1) as (plane, _):
+        promote(plane, version(7))
+    found = []
+    for kind in ("Deployment", "Service"):
+        for one in world.cluster.select(kind, {"slipway.dev/model": "fraud_eu"}):
+            metadata = {key: one["metadata"][key] for key in ("name", "namespace", "labels", "annotations", "ownerReferences") if key in one["metadata"]}  # fmt: skip
+            metadata["ownerReferences"][0]["uid"] = "UID"
+            if KEPT in metadata.get("annotations", {}):
+                metadata["annotations"][KEPT] = "TIME" if metadata["annotations"][KEPT] else ""
+            found.append({"apiVersion": one["apiVersion"], "kind": kind, "metadata": metadata, "spec": one["spec"]})
+    text = yaml.safe_dump_all(found, sort_keys=True, width=120)
+    path = GOLDENS / "version.yaml"
+    if os.environ.get("UPDATE_GOLDENS"):
+        path.write_text(text)
+    assert path.read_text() == text
+
+
+KEPT = "slipway.dev/kept-until"
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+def test_names_that_are_too_long_differ(world: World, tmp_path: Path) -> None:
+    from serving.manifests import model_name
+
+    policy = ClusterPlane(world.settings(tmp_path), world.cluster).policy
+    names = {model_name(policy, "a" * 62 + last) for last in "bc"}
+    assert len(names) == 2
+    assert all(len(f"{name}-v123456-canary") <= 63 for name in names)
