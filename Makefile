@@ -10,7 +10,7 @@ export UV_COMPILE_BYTECODE := 1
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_LINK_MODE ?= copy
 
-.PHONY: help run down test check format lock env clean
+.PHONY: help run down test check format lock env images clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
 
@@ -48,8 +48,28 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m serving.install
 	touch $@
 
+# The images of the chart. What pip needs here to reach its index is handed to the build: a CA bundle, a folder of wheels.
+BUILDER ?= $(shell command -v docker || command -v podman || command -v buildah)
+REGISTRY ?=
+TAG ?= 0.1.0
+IMAGES ?= airflow steps mlflow triton
+mounts = $(if $(wildcard $(PIP_CERT)),-v $(PIP_CERT):/etc/ssl/certs/ca-certificates.crt:ro) \
+	$(if $(wildcard $(PIP_FIND_LINKS)),-v $(PIP_FIND_LINKS):$(PIP_FIND_LINKS):ro)
+build = $(if $(findstring buildah,$(BUILDER)),bud --isolation chroot --layers $(mounts),$(if $(findstring podman,$(BUILDER)),build $(mounts),build))
+
+images: ## build the container images (BUILDER=docker, podman or buildah; REGISTRY=, TAG=, IMAGES=, BUILD_FLAGS=)
+	@test -n "$(BUILDER)" || { echo "no docker, podman or buildah here: install one, or set BUILDER" >&2; exit 2; }
+	set -e; for image in $(IMAGES); do \
+		$(BUILDER) $(build) $(foreach name,PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS,$(if $($(name)),--build-arg $(name)=$($(name)))) \
+			--build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(BUILD_FLAGS) \
+			-t $(REGISTRY)slipway-$$image:$(TAG) -f docker/$$image/Dockerfile .; \
+	done
+
 lock: ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --upgrade --no-annotate --no-header --no-emit-find-links --python $(BIN)/python --group dev pyproject.toml -o requirements.lock
+	for image in airflow steps mlflow triton; do $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-find-links \
+		--python $(BIN)/python -c requirements.lock docker/$$image/requirements.in -o docker/$$image/requirements.lock \
+		&& sed -i "s/+cpu$$//" docker/$$image/requirements.lock; done
 	sed -i "s/+cpu$$//" requirements.lock  # the same lock installs the CPU build and the CUDA build
 
 clean: down ## remove what was built (the stack's state in .slipway stays)

@@ -16,6 +16,7 @@ from pipeline.spec import PipelineSpec, Resources
 Manifest = dict[str, Any]
 CONTAINER = "step"
 PREFIX = "slipway.dev/"
+USER = 10001  # of every image
 
 
 class Accounts(Frozen):
@@ -90,6 +91,9 @@ def step_pod(
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
             "fsGroupChangePolicy": "OnRootMismatch",
         },
