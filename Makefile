@@ -35,7 +35,7 @@ format: env ## rewrite the code in the house's style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-env: $(VENV)/.ready .triton/.ready ## the environment and the tritonserver beside it
+env: $(VENV)/.ready .triton/.ready .tools/.ready ## the environment, the tritonserver and helm beside it
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -46,6 +46,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 .triton/.ready: $(wildcard serving/server_files/*) serving/install.py $(VENV)/.ready
 	$(BIN)/python -m serving.install
+	touch $@
+
+.tools/.ready: tests/helm/tools.py $(VENV)/.ready
+	$(BIN)/python tests/helm/tools.py .tools
 	touch $@
 
 # The images of the chart. What pip needs here to reach its index is handed to the build: a CA bundle, a folder of wheels.
@@ -73,4 +77,4 @@ lock: ## resolve the dependencies anew
 	sed -i "s/+cpu$$//" requirements.lock  # the same lock installs the CPU build and the CUDA build
 
 clean: down ## remove what was built (the stack's state in .slipway stays)
-	rm -rf $(VENV) .triton .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .triton .tools .mypy_cache .ruff_cache .pytest_cache
