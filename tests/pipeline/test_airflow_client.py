@@ -166,7 +166,7 @@ def test_no_airflow(settings: Settings, airflow_settings: Settings) -> None:
         AirflowClient(settings).trigger("probe", {})
     assert time.monotonic() - started < 8
     target.write_text('{"admin": "wrong"}')
-    wrong = settings.model_copy(update={"airflow_port": airflow_settings.airflow_port})
+    wrong = settings.model_copy(update={"airflow_url": airflow_settings.airflow_url})
     with pytest.raises(Invalid, match=r"user admin .*Airflow refuses \(401\)"):
         AirflowClient(wrong).dags()
 
