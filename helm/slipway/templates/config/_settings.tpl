@@ -1,0 +1,13 @@
+{{- define "slipway.settings" -}}
+SLIPWAY_RUNTIME: kubernetes
+SLIPWAY_NAMESPACE: {{ .Release.Namespace }}
+SLIPWAY_RELEASE: {{ include "slipway.fullname" . }}
+SLIPWAY_STORE: {{ include "slipway.place" (dict "root" . "folder" "store") }}
+SLIPWAY_MLFLOW_URI: {{ include "slipway.mlflowUrl" . }}
+SLIPWAY_AIRFLOW_URL: {{ include "slipway.airflowUrl" . }}
+SLIPWAY_HOME: /tmp/slipway
+SLIPWAY_SPECS_DIR: /etc/slipway/specs
+SLIPWAY_SUITES_DIR: /etc/slipway/suites
+SLIPWAY_PODS: /etc/slipway/policy/pods.yaml
+SLIPWAY_SERVING: /etc/slipway/policy/serving.yaml
+{{- end -}}

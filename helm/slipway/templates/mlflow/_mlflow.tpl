@@ -1,0 +1,34 @@
+{{/* Who may ask MLflow: it refuses a Host header that is not on this list. */}}
+{{- define "slipway.mlflowHosts" -}}
+{{- $service := printf "%s-mlflow" (include "slipway.fullname" .) -}}
+{{- $namespace := .Release.Namespace -}}
+{{- $hosts := list -}}
+{{- range list "localhost" "127.0.0.1" $service (printf "%s.%s" $service $namespace) (printf "%s.%s.svc" $service $namespace) (printf "%s.%s.svc.cluster.local" $service $namespace) -}}
+{{- $hosts = concat $hosts (list . (printf "%s:5000" .)) -}}
+{{- end -}}
+{{- with .Values.mlflow.ingress }}{{ if .enabled }}{{ $hosts = append $hosts .host }}{{ end }}{{ end -}}
+{{- concat $hosts .Values.mlflow.allowedHosts | join "," -}}
+{{- end -}}
+
+{{- define "slipway.mlflowConfig" -}}
+[mlflow]
+default_permission = READ
+database_uri = {{ include "slipway.databaseUrl" (dict "root" . "database" .Values.database.mlflowDatabase) }}
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+grant_default_workspace_access = false
+auth_cache_ttl_seconds = 30
+{{- end -}}
+
+{{- define "slipway.mlflowEnv" -}}
+{{ include "slipway.databaseEnv" . }}
+{{- include "slipway.s3Env" . }}
+- {name: MLFLOW_AUTH_CONFIG_PATH, value: /etc/slipway/mlflow/basic_auth.ini}
+- name: MLFLOW_AUTH_ADMIN_USERNAME
+  valueFrom: {secretKeyRef: {name: {{ include "slipway.mlflowAdminSecret" . }}, key: {{ .Values.mlflow.admin.usernameKey }}}}
+- name: MLFLOW_AUTH_ADMIN_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ include "slipway.mlflowAdminSecret" . }}, key: {{ .Values.mlflow.admin.passwordKey }}}}
+- name: MLFLOW_FLASK_SERVER_SECRET_KEY
+  valueFrom: {secretKeyRef: {name: {{ include "slipway.mlflowSecret" . }}, key: flask-secret}}
+- {name: MLFLOW_SERVER_ENABLE_JOB_EXECUTION, value: "false"}
+- {name: MLFLOW_DISABLE_TELEMETRY, value: "true"}
+{{- end -}}

@@ -1,0 +1,54 @@
+{{/* The pod template of Triton, which each rollout makes into a version (serving/manifests.py). */}}
+{{- define "slipway.tritonPod" -}}
+{{- $triton := .Values.serving.triton -}}
+{{- $resources := deepCopy $triton.resources -}}
+{{- if $triton.gpus }}
+{{- $gpus := dict $triton.gpuResource (toString $triton.gpus) }}
+{{- range list "requests" "limits" }}{{ $_ := set $resources . (merge (deepCopy $gpus) (get $resources . | default dict)) }}{{ end }}
+{{- end -}}
+metadata:
+  labels: {{ $triton.podLabels | toJson }}
+  annotations: {{ $triton.podAnnotations | toJson }}
+spec:
+  {{- include "slipway.podSpec" (dict "root" . "of" $triton "account" "steps") | nindent 2 }}
+  terminationGracePeriodSeconds: {{ $triton.terminationGracePeriodSeconds }}
+  {{- with $triton.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  containers:
+    - name: triton
+      image: {{ include "slipway.image" (dict "root" . "image" .Values.images.triton) }}
+      imagePullPolicy: {{ .Values.images.triton.pullPolicy }}
+      args: {{ $triton.extraArgs | toJson }}
+      env: {{ $triton.extraEnv | toJson }}
+      ports:
+        - {name: http, containerPort: 8000}
+        - {name: grpc, containerPort: 8001}
+        - {name: metrics, containerPort: 8002}
+      resources: {{ $resources | toJson }}
+      securityContext: {{- include "slipway.containerSecurity" . | nindent 8 }}
+      startupProbe:
+        httpGet: {path: /v2/health/ready, port: http}
+        periodSeconds: 2
+        timeoutSeconds: 5
+        failureThreshold: {{ div (add .Values.serving.readyTimeoutSeconds 1) 2 }}
+      readinessProbe:
+        httpGet: {path: /v2/health/ready, port: http}
+        periodSeconds: 5
+        timeoutSeconds: 5
+      livenessProbe:
+        httpGet: {path: /v2/health/live, port: http}
+        periodSeconds: 10
+        timeoutSeconds: 10
+        failureThreshold: 6
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+        - {name: shm, mountPath: /dev/shm}
+        {{- with $triton.extraVolumeMounts }}{{ toYaml . | nindent 8 }}{{ end }}
+  volumes:
+    - {name: tmp, emptyDir: {}}
+    - name: shm
+      emptyDir: {medium: Memory, sizeLimit: {{ $triton.sharedMemory }}}
+    {{- with include "slipway.storeVolume" . }}{{ trim . | nindent 4 }}{{ end }}
+    {{- with $triton.extraVolumes }}{{ toYaml . | nindent 4 }}{{ end }}
+{{- end -}}
