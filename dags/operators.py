@@ -66,4 +66,4 @@ def ended(code: int | None, reason: str) -> AirflowException:
         return AirflowSkipException(reason)
     if code == Invalid.exit_code:
         return AirflowFailException(reason)
-    return AirflowException(f"exit code {code}: {reason}")
+    return AirflowException(reason if code is None else f"exit code {code}: {reason}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from pipeline.digest import digest_bytes
 from pipeline.frozen import Frozen
 from pipeline.graph import Task
 from pipeline.spec import PipelineSpec, Resources
@@ -118,7 +119,7 @@ def step_pod(
         "app.kubernetes.io/component": "step",
         **{f"{PREFIX}{key}": _label(value) for key, value in lineage.items() if value},
     }
-    name = re.sub(r"[^a-z0-9]+", "-", f"{spec.name}-{task.key}").strip("-")[:50]
+    name = re.sub(r"[^a-z0-9]+", "-", f"{spec.name}-{task.key}")[:50].strip("-")  # its end is made unique by Airflow
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -156,10 +157,37 @@ def _resources(policy: PodPolicy, task: Task, wanted: Resources, gpus: int) -> M
 
 
 def _label(value: str) -> str:
-    """A value that Kubernetes takes: at most 63 of letters, digits, `-_.`, a letter or digit at each end."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", value)[:63].strip("-_.")
+    """A value that Kubernetes takes: at most 63 of letters, digits, `-_.`, a letter or digit at each end.
+
+    One that had to be changed ends with its digest, so that different values have different labels.
+    """
+    legal = re.sub(r"[^A-Za-z0-9_.-]", "-", value)[:63].strip("-_.")
+    return value if value == legal else f"{legal[:54].rstrip('-_.')}-{digest_bytes(value.encode())[:8]}".lstrip("-")
 
 
 def _full(value: Manifest) -> Manifest:
     """The mapping without what is empty, which Kubernetes would fill in anyway."""
     return {key: item for key, item in value.items() if item not in ({}, [], "", None)}
+
+
+def ending(pod: Manifest) -> tuple[int | None, str]:
+    """How the step of this pod has ended, as far as the cluster says: its exit code, and a sentence on it.
+
+    None, where the step did not end by itself: its pod was evicted, or never started.
+    """
+    status = pod.get("status") or {}
+    said = [status.get("reason") or "", " ".join((status.get("message") or "").split())]
+    for container in status.get("containerStatuses") or ():
+        state = container.get("state") or {}
+        if container["name"] != CONTAINER:
+            continue
+        if (end := state.get("terminated")) is not None and not any(said):
+            lines = (end.get("message") or "").strip().splitlines()
+            told = end.get("reason") if end.get("reason") not in (None, "Error", "Completed") else ""
+            return int(end["exitCode"]), ": ".join(filter(None, [told, lines[-1] if lines else ""]))
+        if (waiting := state.get("waiting")) is not None:
+            said += [waiting.get("reason") or "", waiting.get("message") or ""]
+    if not any(said):
+        unmet = [one for one in status.get("conditions") or () if one["type"] == "PodScheduled"]
+        said = [text for one in unmet if one["status"] == "False" for text in (one.get("reason"), one.get("message"))]
+    return None, ": ".join(text for text in said if text)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from kubernetes.client import ApiException
+from urllib3.exceptions import HTTPError
 
 from dags.operators import ended
-from dags.pod import CONTAINER, PodPolicy, step_pod
-from pipeline.errors import SlipwayError
+from dags.pod import CONTAINER, PodPolicy, ending, step_pod
+from dags.pod_trigger import PodTrigger
+from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.graph import Task, step_named
 from pipeline.policy import read_policy
-from pipeline.run import slug
+from pipeline.run import Run, slug
 from pipeline.settings import Settings
 from pipeline.spec_file import load_spec, parse_overrides
-from pipeline.store import Store
 
 LOG_INTERVAL_S = 5  # how often the triggerer fetches a pod's log
+REFUSED = {400, 404, 422}  # the API server's answers to a pod that no retry makes right
 
 
 class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
@@ -33,16 +37,13 @@ class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     def __init__(self, *, step: str, candidate: str | None, spec_path: str, settings: Settings, **options: Any) -> None:
         super().__init__(
-            in_cluster=None,
             kubernetes_conn_id=None,
-            namespace=settings.namespace,
             base_container_name=CONTAINER,
             random_name_suffix=True,
             deferrable=True,
             durable=True,
             get_logs=True,
             logging_interval=LOG_INTERVAL_S,
-            container_name_log_prefix_enabled=False,
             log_events_on_failure=True,
             log_pod_spec_on_failure=False,
             on_finish_action="delete_pod",
@@ -53,55 +54,92 @@ class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
         self.exit_code: int | None = None
         self.reason = ""
 
-    def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> Any:
-        """The manifest of this run's pod, by the policy as it is now."""
+    @cached_property
+    def policy(self) -> PodPolicy:
+        """The platform's policy as it is now."""
         try:
-            policy = read_policy(self.settings.pods, PodPolicy, "SLIPWAY_PODS")
-            path = Path(self.spec_path)
-            params = dict(context["params"])
+            return read_policy(self.settings.pods, PodPolicy, "SLIPWAY_PODS")
+        except SlipwayError as error:
+            raise AirflowFailException(str(error)) from error
+
+    def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> Any:
+        """The manifest of this run's pod."""
+        path, params = Path(self.spec_path), dict(context["params"])
+        try:
             spec = parse_overrides(json.dumps(params)).apply(load_spec(path))
         except SlipwayError as error:
             raise AirflowFailException(str(error)) from error
-        self.startup_timeout_seconds = self.schedule_timeout_seconds = policy.startupTimeoutS
         task = Task(step_named(self.step), self.candidate)
-        self.pod_template_dict = step_pod(policy, task, spec, path, slug(context["run_id"]), params)
+        self.pod_template_dict = step_pod(self.policy, task, spec, path, slug(context["run_id"]), params)
         return super().build_pod_request_obj(context, dry_run=dry_run)
 
     def execute(self, context: Any) -> None:
         """Start the pod, or find the one that an earlier life of this task has started, and wait for it, deferred."""
-        if self._has_reference(context):
+        if self._is_done(context):
             self.log.info("%s: already done in this run", self.task_id)
             return
-        super().execute(context)
+        try:
+            super().execute(context)
+        except ApiException as error:
+            code = Invalid.exit_code if error.status in REFUSED else Unavailable.exit_code
+            raise ended(code, f"the API server refuses the pod: {_said(error)}") from error
+        except HTTPError as error:
+            raise AirflowException(f"the API server does not answer: {error}") from error
+
+    def get_or_create_pod(self, pod_request_obj: Any, context: Any) -> Any:
+        """The pod of an earlier life of this task, unless that is on its way out; else a new one."""
+        selector = self._build_find_pod_label_selector(context)
+        for pod in self.client.list_namespaced_pod(self.policy.namespace, label_selector=selector).items:
+            if pod.metadata.deletion_timestamp is not None:
+                self.patch_already_checked(pod, reraise=False)  # by this label, it is not found again
+        return super().get_or_create_pod(pod_request_obj, context)
+
+    def defer(self, *, trigger: Any, **options: Any) -> None:
+        """Wait in the triggerer, which reaches the cluster as this process does."""
+        in_cluster = self.hook.is_in_cluster
+        arguments = trigger.serialize()[1] | {
+            "in_cluster": in_cluster,  # the triggerer would not look for it by itself
+            "config_dict": None if in_cluster else trigger.config_dict,
+            "schedule_timeout": self.policy.startupTimeoutS,
+            "startup_timeout": self.policy.startupTimeoutS,
+        }
+        super().defer(trigger=PodTrigger(**arguments), **options)
 
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> None:
         """Called when the pod has ended, or is lost: the reference decides, then the exit code."""
         try:
             super().trigger_reentry(context, event)
-        except AirflowException as error:
-            if self._has_reference(context):
+        except (AirflowException, ApiException, HTTPError) as error:
+            if self._is_done(context):
                 self.log.warning("the pod was lost, its reference was not: %s", error)
                 return
             reason = self.reason or str(error)
+            if event["status"] == "timeout":
+                reason = f"the pod did not start within {self.policy.startupTimeoutS} s: {reason}"
             self.log.error("%s", reason)
             self.log.info("Command exited with return code %s", self.exit_code)
             raise ended(self.exit_code, reason) from error
-        if not self._has_reference(context):
+        if not self._is_done(context):
             raise AirflowException(f"the pod of {self.task_id} ended well, but left no reference in the store")
 
     def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None) -> None:
         """Remember how the step ended before its pod is deleted."""
-        statuses = (remote_pod.status.container_statuses if remote_pod and remote_pod.status else None) or []
-        for status in statuses:
-            if status.name == CONTAINER and status.state and status.state.terminated:
-                self.exit_code = status.state.terminated.exit_code
-                lines = (status.state.terminated.message or "").strip().splitlines()
-                self.reason = lines[-1] if lines else status.state.terminated.reason or ""
+        if remote_pod:
+            self.exit_code, self.reason = ending(self.client.api_client.sanitize_for_serialization(remote_pod))
         super().cleanup(pod, remote_pod, xcom_result, context)
 
-    def _has_reference(self, context: Any) -> bool:
-        pipeline, run = context["ti"].dag_id, slug(context["run_id"])
+    def _is_done(self, context: Any) -> bool:
+        """Whether the store has this task's reference."""
+        run = Run(slug(context["run_id"]), context["ti"].dag_id, self.settings, Path(self.spec_path))
         try:
-            return Store(self.settings.store).exists(f"runs/{pipeline}/{run}/{self.task_id}.json")
+            return run.envelope(self.task_id) is not None
         except SlipwayError as error:
-            raise AirflowException(f"the store does not say whether {self.task_id} is done: {error}") from error
+            raise ended(error.exit_code, str(error)) from error
+
+
+def _said(error: ApiException) -> str:
+    """The API server's own sentence."""
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return f"{error.status} {error.reason}"

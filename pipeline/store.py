@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
+from botocore.exceptions import BotoCoreError
 
 from pipeline.errors import Invalid, Unavailable
 
@@ -28,6 +29,8 @@ def _outside(where: str) -> Iterator[None]:
             raise Unavailable("the disk is full", where, "free some space and run again; nothing was lost") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise Invalid("no permission to write", where, "give this user the right, or set SLIPWAY_STORE") from error
+        raise Unavailable(f"the artifact store failed: {error}", where, "run again when it answers") from error
+    except BotoCoreError as error:  # an object store that does not answer is no OSError to its client
         raise Unavailable(f"the artifact store failed: {error}", where, "run again when it answers") from error
 
 
