@@ -30,6 +30,8 @@ ONE_IMPORTER = {  # an outside system, and who may open it
     "tritonclient": {"serving/triton.py"},
     "deepeval": {"serving/gates/base.py"},
     "supervisor": {"pipeline"},
+    "kubernetes": {"serving/cluster.py", "dags/pod_operator.py"},  # the second knows the errors of Airflow's provider
+    "kubernetes_asyncio": {"dags/pod_trigger.py"},
 }
 HEAVY = ("torch", "xgboost", "mlflow", "sklearn", "pandas", "great_expectations", "onnx", "deepeval")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.serialization.serialized_objects import DagSerialization
 
 from dags.factory import build, trigger_form
 from dags.operators import StepOperator
@@ -111,3 +115,48 @@ def test_a_spec_that_cannot_be_read_is_a_dag_that_says_so(tmp_path: Path) -> Non
     assert "is taken by another spec" in str(found["twice"].doc_md)
     with pytest.raises(AirflowFailException, match="unknown key 'nam'"):
         found["bad_one"].get_task("invalid_spec").execute({})
+
+
+def test_the_same_graph_in_both_runtimes(tmp_path: Path) -> None:
+    """And either becomes the scheduler's copy of a DAG."""
+    spec, path = parse_spec(SPEC, "s"), tmp_path / "demo.yaml"
+    found = {}
+    for runtime, operator in (("local", "StepOperator"), ("kubernetes", "PodOperator")):
+        dag = build(spec, path, Settings.model_validate({"home": tmp_path, "runtime": runtime}))
+        assert {task.task_type for task in dag.tasks} == {operator}
+        copy = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+        assert {task.task_id: task.downstream_task_ids for task in copy.tasks} == {
+            task.task_id: task.downstream_task_ids for task in dag.tasks
+        }
+        found[runtime] = (
+            {
+                task.task_id: (task.downstream_task_ids, task.retries, task.retry_delay, task.owner, task.doc_md)
+                for task in dag.tasks
+            },
+            dag.schedule,
+            dag.max_active_runs,
+            dag.doc_md,
+            {name: param.schema for name, param in dag.params.items()},
+        )
+    assert found["local"] == found["kubernetes"]
+
+
+def test_parsing_for_pods_loads_no_ml_library(tmp_path: Path) -> None:
+    (tmp_path / "demo.yaml").write_text(SPEC)
+    heavy = ("torch", "xgboost", "mlflow", "sklearn", "pandas", "scipy", "great_expectations", "onnx", "onnxruntime")
+    code = (
+        "import sys, dags.pipelines as p; print(type(p.demo.get_task('gate')).__name__,"
+        f" sorted({set(heavy)!r} & set(sys.modules)))"
+    )
+    environment = os.environ | {"SLIPWAY_RUNTIME": "kubernetes", "SLIPWAY_SPECS_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "PodOperator []"
+
+
+def test_the_provider_is_imported_for_pods_alone(tmp_path: Path) -> None:
+    """Its import takes a second, of every parse."""
+    (tmp_path / "demo.yaml").write_text(SPEC)
+    code = "import sys, dags.pipelines as p; p.demo; print('kubernetes' in sys.modules)"
+    environment = os.environ | {"SLIPWAY_SPECS_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
