@@ -136,6 +136,7 @@ class Life:
     store: str = ""
     params: dict[str, Any] = field(default_factory=dict)
     try_number: int = 1
+    check_s: float = 0.05
     said: BaseException | None = None
     state_store: dict[str, Any] = field(default_factory=dict)
 
@@ -150,7 +151,8 @@ class Life:
     def operator(self) -> Any:
         path = self.folder / "demo.yaml"
         operator = build(load_spec(path), path, self.settings).get_task(self.task)
-        operator.poll_interval = operator.startup_check_interval_seconds = 0.05
+        operator.poll_interval = 0.05
+        operator.startup_check_interval_seconds = self.check_s
         operator.logging_interval = 1
         return operator
 

@@ -6,6 +6,7 @@ Airflow's part is played by `Life`, the kubelet's by each test.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -371,3 +372,33 @@ class TestOnOurServer:
         life = lives()
         assert life.lead() == "up_for_retry"
         assert "exceeded quota: team" in str(life.said)
+
+    def test_in_a_pod_the_triggerer_uses_its_own_account(self, lives: Lives) -> None:
+        """By itself it would look for a kubeconfig file."""
+        life = lives()
+        operator = life.operator()
+        assert operator.client
+        operator.hook._is_in_cluster = True
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(life.context)
+        assert (deferred.value.trigger.in_cluster, deferred.value.trigger.config_dict) == (True, None)
+
+    def test_a_trigger_that_failed_is_started_again(self, world: World, lives: Lives) -> None:
+        """With the policy's patience; it had failed for a reason of its own, and the pod works on."""
+        life = lives(policy={"startupTimeoutS": 7})
+        trigger = life.execute()
+        world.runs(trigger.pod_name)
+        event = {"status": "error", "name": trigger.pod_name, "namespace": world.namespace, "message": "triggerer"}
+        again = life.resume(event)
+        assert (again.pod_name, again.startup_timeout, again.schedule_timeout) == (trigger.pod_name, 7, 7)
+        assert again.trigger_kwargs == {"_redefer_count": 1}
+
+
+@pytest.mark.parametrize("one", ["real"], indirect=True)
+def test_a_real_kubelet_that_finds_no_image(lives: Lives, capfd: pytest.CaptureFixture[str]) -> None:
+    policy = {"nodeSelector": {}, "image": "registry.invalid/none:1", "startupTimeoutS": 30}
+    life = lives(task="snapshot", policy=policy, check_s=1)
+    assert life.lead() == "up_for_retry"
+    assert re.search(r"(ErrImagePull|ImagePullBackOff): .*registry\.invalid/none:1", str(life.said))
+    assert 'Event: Pulling image "registry.invalid/none:1"' in capfd.readouterr().out
+    eventually(lambda: not life.pods())
