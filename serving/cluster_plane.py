@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
+import tenacity
+
 from pipeline.errors import Invalid, SlipwayError
 from pipeline.policy import read_policy
 from pipeline.refs import RolloutRef
@@ -55,9 +57,14 @@ class ClusterPlane:
     ) -> None:
         self.settings = settings
         self.policy = read_policy(settings.serving, ServingPolicy, "SLIPWAY_SERVING")
-        self.cluster = cluster or KubernetesCluster(self.policy.namespace, settings.timeout_s)
+        self._given = cluster
         self._ask = ask or self._probe
         self._poll_s = poll_s
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The cluster's API; opened when it is first needed: who asks for an address may have no access to it."""
+        return self._given or KubernetesCluster(self.policy.namespace, self.settings.timeout_s)
 
     def address(self, name: str) -> Address:
         """See `Plane`."""
@@ -205,8 +212,14 @@ class ClusterPlane:
         """The one write that moves traffic; taken back when the model's address does not answer as the version."""
         log.info("%s: traffic moves from %s to %s", version.name, before or "nothing", version.traffic)
         self.cluster.apply(manifests.model_service(self.policy, self._owner, version))
+        arriving = tenacity.Retrying(  # a moment passes until every node's proxy has the new selector
+            retry=tenacity.retry_if_exception_type(SlipwayError),
+            stop=tenacity.stop_after_delay(self.settings.timeout_s),
+            wait=tenacity.wait_fixed(self._poll_s),
+            reraise=True,
+        )
         try:
-            self._ask(self.address(version.name).grpc, version)
+            arriving(self._ask, self.address(version.name).grpc, version)
         except SlipwayError:
             if before is not None:
                 old = Version(version.name, int(before.removeprefix("v")), "", "")
