@@ -90,6 +90,7 @@ def step_pod(
         "serviceAccountName": getattr(policy.serviceAccounts, task.step.role),
         "automountServiceAccountToken": promotes,
         "enableServiceLinks": False,
+        "shareProcessNamespace": True,  # a step that were process 1 would not hear SIGTERM, and cost the whole grace
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -182,9 +183,10 @@ def ending(pod: Manifest) -> tuple[int | None, str]:
         if container["name"] != CONTAINER:
             continue
         if (end := state.get("terminated")) is not None and not any(said):
-            lines = (end.get("message") or "").strip().splitlines()
+            code, lines = int(end["exitCode"]), (end.get("message") or "").strip().splitlines()
             told = end.get("reason") if end.get("reason") not in (None, "Error", "Completed") else ""
-            return int(end["exitCode"]), ": ".join(filter(None, [told, lines[-1] if lines else ""]))
+            told = told or (f"ended by signal {code - 128}" if code > 128 else "")
+            return code, ": ".join(filter(None, [told, lines[-1] if lines else ""]))
         if (waiting := state.get("waiting")) is not None:
             said += [waiting.get("reason") or "", waiting.get("message") or ""]
     if not any(said):

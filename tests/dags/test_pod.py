@@ -124,7 +124,7 @@ def test_every_pod_is_restricted(policy: PodPolicy, spec: PipelineSpec) -> None:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(body)
-        assert body["restartPolicy"] == "Never"
+        assert (body["restartPolicy"], body["shareProcessNamespace"]) == ("Never", True)
 
 
 def test_a_token_is_mounted_for_the_promoter_alone(policy: PodPolicy, spec: PipelineSpec) -> None:
@@ -253,6 +253,7 @@ def step_status(**state: Any) -> dict[str, Any]:
         (step_status(terminated={"exitCode": 0, "reason": "Completed"}), (0, "")),
         (step_status(terminated={"exitCode": 3, "reason": "Error", "message": "a\nrejected: b\n"}), (3, "rejected: b")),
         (step_status(terminated={"exitCode": 137, "reason": "OOMKilled", "message": ""}), (137, "OOMKilled")),
+        (step_status(terminated={"exitCode": 143, "reason": "Error", "message": "x"}), (143, "ended by signal 15: x")),
         (step_status(waiting={"reason": "ErrImagePull", "message": "denied"}), (None, "ErrImagePull: denied")),
         (
             step_status(terminated={"exitCode": 2}) | {"reason": "Evicted", "message": "low\n on memory"},
