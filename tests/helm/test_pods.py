@@ -224,20 +224,16 @@ def _strings(value: Any) -> list[str]:
 
 
 def _references(spec: Manifest) -> list[tuple[str, str, str | None]]:
-    found: list[tuple[str, str, str | None]] = []
-    for container in [*spec.get("initContainers", []), *spec["containers"]]:
-        for source in container.get("envFrom", []):
-            found.append(("ConfigMap", source["configMapRef"]["name"], None))
-        for variable in container.get("env", []):
-            if secret := variable.get("valueFrom", {}).get("secretKeyRef"):
-                found.append(("Secret", secret["name"], secret["key"]))
-    for volume in spec["volumes"]:
-        for source in (volume, *volume.get("projected", {}).get("sources", [])):
-            if "configMap" in source:
-                found.append(("ConfigMap", source["configMap"]["name"], None))
-        if "persistentVolumeClaim" in volume:
-            found.append(("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"], None))
-    return found
+    sources = [source for volume in spec["volumes"] for source in (volume, *volume.get("projected", {}).get("sources", []))]  # fmt: skip
+    every = [*spec.get("initContainers", []), *spec["containers"]]
+    variables = [one.get("valueFrom", {}) for container in every for one in container.get("env", [])]
+    claims = [volume.get("persistentVolumeClaim") for volume in spec["volumes"]]
+    return [
+        *(("ConfigMap", one["configMapRef"]["name"], None) for container in every for one in container.get("envFrom", [])),
+        *(("ConfigMap", one["configMap"]["name"], None) for one in sources if "configMap" in one),
+        *(("Secret", one["secretKeyRef"]["name"], one["secretKeyRef"]["key"]) for one in variables if "secretKeyRef" in one),
+        *(("PersistentVolumeClaim", claim["claimName"], None) for claim in claims if claim),
+    ]  # fmt: skip
 
 
 def test_references_are_found_where_they_stand() -> None:

@@ -1,0 +1,135 @@
+"""A value that nothing reads is a lie: each one has a mark of its own, which must be seen in a release."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from charts import INGRESS, S3, Refused, render, template
+from values import Schema, defaults, keys, schema
+
+Path_ = tuple[str, ...]
+Values = dict[str, Any]
+LEAVES = {path: part for path, part in keys(schema(), schema()) if "properties" not in part or "requests" in part["properties"]}  # fmt: skip
+SWITCHES = [path for path, part in LEAVES.items() if part.get("type") == "boolean"]
+NO_URLS: Values = {"airflow": {"externalUrl": ""}, "mlflow": {"externalUrl": ""}}
+TAGS: Values = {"images": {name: {"digest": ""} for name in defaults()["images"]}}
+# Releases in which, between them, every value has something to say. What they give stands above the marks.
+RELEASES: tuple[tuple[Values, ...], ...] = (
+    (  # everything by name
+        NO_URLS,
+        {"nameOverride": "", "database": {"password": ""}, "storage": {"persistentVolumeClaim": {"existingClaim": ""}}},
+        {"airflow": {"scheduler": {"replicas": 1}, "ingress": INGRESS}, "mlflow": {"ingress": INGRESS}},
+        {"serving": {"autoscaling": {"enabled": True}, "gateway": {"enabled": True}}, "serviceMonitor": {"enabled": True}},
+    ),
+    (  # in a bucket, with secrets that are made, and the URLs of Ingresses
+        NO_URLS,
+        TAGS,
+        S3,
+        {"storage": {"s3": {"existingSecret": ""}}, "database": {"existingSecret": ""}},
+        {"airflow": {"existingSecret": "", "publicUrl": "", "admin": {"existingSecret": ""}, "ingress": {"enabled": True}}},
+        {"mlflow": {"existingSecret": "", "admin": {"existingSecret": ""}, "ingress": {"enabled": True}}},
+        {"serving": {"autoscaling": {"enabled": True, "keda": {"enabled": True}}}},
+    ),
+    (  # a trial, on a claim that is there
+        NO_URLS,
+        TAGS,  # a digest would win
+        {"fullnameOverride": "", "postgresql": {"enabled": True}, "database": {"host": "", "password": "", "port": 5432}},
+        {"storage": {"persistentVolumeClaim": {"volumeName": "", "storageClassName": None}}},
+    ),
+    (  # another's Airflow and MLflow; the bucket's keys by name
+        {"storage": {"persistentVolumeClaim": {"enabled": False}, "s3": {"enabled": True}}},
+        {"airflow": {"enabled": False}, "mlflow": {"enabled": False}, "postgresql": {"enabled": True}},
+        {"database": {"host": "", "password": "", "port": 5432}},
+    ),
+)  # fmt: skip
+
+
+@cache
+def values_of(release: int) -> Values:
+    """Marks everywhere, and above them what makes this release."""
+    values: Values = {}
+    for number, (path, part) in enumerate(LEAVES.items(), start=2001):
+        if path not in SWITCHES:
+            values = _laid(values, _at(path, mark(path, part, number)[0]))
+    for over in RELEASES[release]:
+        values = _laid(values, over)
+    return values
+
+
+def mark(path: Path_, part: Schema, number: int) -> tuple[Any, str]:
+    """A value of the key's kind that holds `number`, and the text by which it is known."""
+    text, kind = f"m{number}", part.get("type", "string")
+    if path[-1].lower().endswith(("url", "address")):
+        return f"http://{text}", text
+    if path == ("steps", "resources"):
+        return {"default": {"requests": {"memory": f"{number}Mi"}}}, f"{number}Mi"
+    if "requests" in part.get("properties", {}):
+        return {"requests": {"memory": f"{number}Mi"}, "limits": {"memory": f"{number}Mi"}}, f"{number}Mi"
+    if kind == "integer":
+        return number, str(number)
+    if path[-1] == "apiServerPorts":
+        return [number], str(number)
+    if kind == "object":
+        return {text: text}, text
+    if kind == "array":
+        return [{"name": text, "mountPath": text} if part["items"].get("type") == "object" else text], text
+    return text, text
+
+
+def test_every_value_is_read() -> None:
+    texts = [template(values_of(release), "--skip-schema-validation") for release in range(len(RELEASES))]
+    unread = []
+    for number, (path, part) in enumerate(LEAVES.items(), start=2001):
+        _, text = mark(path, part, number)
+        secret = base64.b64encode(text.encode()).decode()
+        if path not in SWITCHES and not any(text in shown or secret in shown for shown in texts):
+            unread.append(".".join(path))
+    assert unread == []
+
+
+@pytest.mark.parametrize("path", SWITCHES, ids=".".join)
+def test_every_switch_switches(path: Path_) -> None:
+    assert any(
+        shown(_laid(values, _at(path, not now))) != shown(values)
+        for values in map(values_of, range(len(RELEASES)))
+        if (now := _get(_laid(defaults(), values), path)) is not None
+    )
+
+
+def shown(values: Values) -> Any:
+    """The release without what is random, or what is said against it."""
+    try:
+        objects = render(values, "--skip-schema-validation")
+    except Refused as refused:
+        return str(refused)
+    return [{**one, "data": sorted(one["data"])} if one["kind"] == "Secret" else one for one in objects]
+
+
+def _at(path: Path_, value: Any) -> Values:
+    for name in reversed(path):
+        value = {name: value}
+    found: Values = value
+    return found
+
+
+def _get(values: Values, path: Path_) -> Any:
+    found: Any = values
+    for name in path:
+        found = found[name]
+    return found
+
+
+def _laid(under: Values, over: Values) -> Values:
+    """Values as helm lays them over others: tables are merged, all else is replaced."""
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(under.get(key), dict)
+        merged[key] = _laid(under[key], value) if both else value
+    return merged
