@@ -67,20 +67,25 @@ class Settings(BaseSettings):
         default("specs_dir", self.root / "dags" / "specs")
         default("suites_dir", self.root / "feature_checks" / "suites")
         default("triton_dir", self.root / ".triton")
-        default("mlflow_uri", f"http://{self.host}:{self.mlflow_port}")
-        default("airflow_url", f"http://{self.host}:{self.airflow_port}")
+        default("mlflow_uri", f"http://{self.address}:{self.mlflow_port}")
+        default("airflow_url", f"http://{self.address}:{self.airflow_port}")
         default("pods", self.root / "policy" / "pods.yaml")
         default("serving", self.root / "policy" / "serving.yaml")
 
     @property
+    def address(self) -> str:
+        """How the embedded servers are called: by `host`, or by loopback where that means every address."""
+        return "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 (compared, not listened on)
+
+    @property
     def triton_http(self) -> str:
         """host:port of the serving Triton's HTTP."""
-        return f"{self.host}:{self.triton_http_port}"
+        return f"{self.address}:{self.triton_http_port}"
 
     @property
     def triton_grpc(self) -> str:
         """host:port of the serving Triton's gRPC."""
-        return f"{self.host}:{self.triton_grpc_port}"
+        return f"{self.address}:{self.triton_grpc_port}"
 
 
 def read_settings() -> Settings:

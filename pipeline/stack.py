@@ -129,7 +129,7 @@ def _is_external(settings: Settings, name: str) -> bool:
         "airflow": (settings.airflow_url, settings.airflow_port),
     }
     uri, port = places.get(name, ("", 0))
-    return bool(uri) and uri.rstrip("/") != f"http://{settings.host}:{port}"
+    return bool(uri) and uri.rstrip("/") != f"http://{settings.address}:{port}"
 
 
 def _ready_url(settings: Settings, name: str) -> str:

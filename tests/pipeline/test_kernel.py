@@ -29,6 +29,7 @@ from pipeline.run import Run, new_run_id
 from pipeline.settings import Settings, read_settings
 from pipeline.spec import METRICS, PipelineSpec, Split
 from pipeline.spec_file import parse_spec
+from pipeline.stack import status
 from pipeline.step import execute, pin_spec
 from pipeline.store import Store
 from pipeline.target import encode_target
@@ -266,6 +267,15 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
         read_settings()
     assert "SLIPWAY_MLFLOW_PORT" in str(refused.value)
     assert "SLIPWAY_TIMEOUT_S" in str(refused.value)
+
+
+def test_servers_that_listen_everywhere_are_called_by_loopback(tmp_path: Path) -> None:
+    everywhere = Settings(home=tmp_path, host="0.0.0.0")
+    assert everywhere.airflow_url == "http://127.0.0.1:8080"
+    assert everywhere.triton_grpc == "127.0.0.1:8001"
+    assert "external" not in {part.state for part in status(everywhere)}
+    elsewhere = Settings(home=tmp_path, host="0.0.0.0", mlflow_uri="http://localhost:5000")
+    assert {part.name for part in status(elsewhere) if part.state == "external"} == {"mlflow"}
 
 
 # Data
