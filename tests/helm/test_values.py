@@ -78,7 +78,7 @@ def test_a_value_that_is_taken_away_is_missed() -> None:
     taken: dict[str, Any] = {}
     expected = []
     for path, part in KEYS:
-        if "properties" in part and "requests" not in part["properties"] or path in OPTIONAL:
+        if ("properties" in part and "requests" not in part["properties"]) or path in OPTIONAL:
             continue
         part_of: dict[str, Any] = taken
         for name in path[:-1]:

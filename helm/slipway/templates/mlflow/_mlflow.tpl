@@ -20,6 +20,7 @@ auth_cache_ttl_seconds = 30
 {{- end -}}
 
 {{- define "slipway.mlflowEnv" -}}
+- {name: DATABASE, value: {{ include "slipway.databaseUrl" (dict "root" . "database" .Values.database.mlflowDatabase) | quote }}}
 {{ include "slipway.databaseEnv" . }}
 {{- include "slipway.s3Env" . }}
 - {name: MLFLOW_AUTH_CONFIG_PATH, value: /etc/slipway/mlflow/basic_auth.ini}
@@ -31,4 +32,19 @@ auth_cache_ttl_seconds = 30
   valueFrom: {secretKeyRef: {name: {{ include "slipway.mlflowSecret" . }}, key: flask-secret}}
 - {name: MLFLOW_SERVER_ENABLE_JOB_EXECUTION, value: "false"}
 - {name: MLFLOW_DISABLE_TELEMETRY, value: "true"}
+{{- end -}}
+
+{{/* What both containers of MLflow have. */}}
+{{- define "slipway.mlflowContainer" -}}
+{{- $mlflow := .Values.mlflow -}}
+image: {{ include "slipway.image" (dict "root" . "image" .Values.images.mlflow) }}
+imagePullPolicy: {{ .Values.images.mlflow.pullPolicy }}
+env: {{- include "slipway.env" (dict "base" (include "slipway.mlflowEnv" .) "extra" (list $mlflow.extraEnv)) | nindent 2 }}
+resources: {{- toYaml $mlflow.resources | nindent 2 }}
+securityContext: {{- include "slipway.containerSecurity" . | nindent 2 }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  - {name: config, mountPath: /etc/slipway/mlflow, readOnly: true}
+  {{- with include "slipway.storeMount" . }}{{ trim . | nindent 2 }}{{ end }}
+  {{- with $mlflow.extraVolumeMounts }}{{ toYaml . | nindent 2 }}{{ end }}
 {{- end -}}
