@@ -9,9 +9,10 @@ from typing import Any
 
 from airflow.sdk import DAG, Param
 
-from dags.operators import InvalidSpec, StepOperator
+from dags.operators import InvalidSpec, RollbackOperator, StepOperator
 from pipeline.errors import SlipwayError
 from pipeline.graph import Task, task_upstream, tasks
+from pipeline.run import ROLLBACK
 from pipeline.settings import Settings
 from pipeline.spec import Overrides, PipelineSpec
 
@@ -57,6 +58,27 @@ def build_invalid(name: str, error: SlipwayError, spec_path: Path) -> DAG:
     return dag
 
 
+def build_rollback(settings: Settings) -> DAG:
+    """The DAG that takes a model back to the version before."""
+    about = "Name of the model, which is its spec's"
+    with DAG(
+        ROLLBACK,
+        schedule=None,
+        start_date=START,
+        is_paused_upon_creation=False,
+        description="Serve the version before the champion again, at once",
+        doc_md="Traffic and the alias `champion` go back to the version that the last promotion kept.",
+        tags=["slipway"],
+        params={"model": Param(title="model", type="string", minLength=1, description=about)},
+        default_args={"owner": "slipway", "retries": 2, "retry_delay": RETRY_DELAY},
+    ) as dag:
+        if settings.runtime == "kubernetes":
+            resolve_name("dags.pod_operator:RollbackPodOperator")(task_id="rollback", settings=settings)
+        else:
+            RollbackOperator(task_id="rollback", module="serving.rollback", root=str(settings.root))
+    return dag
+
+
 def trigger_form() -> dict[str, Param]:
     """Airflow's form for what one run may change: one typed Param for each field of `Overrides`."""
     fields = Overrides.model_json_schema()["properties"]
@@ -73,8 +95,8 @@ def trigger_form() -> dict[str, Param]:
 
 def _operator(task: Task, spec_path: Path, settings: Settings) -> Any:
     if settings.runtime == "kubernetes":
-        pod_operator = resolve_name("dags.pod_operator:PodOperator")  # the provider's import takes a second
-        return pod_operator(
+        step_pod_operator = resolve_name("dags.pod_operator:StepPodOperator")  # the provider's import takes a second
+        return step_pod_operator(
             task_id=task.key,
             step=task.step.name,
             candidate=task.candidate,

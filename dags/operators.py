@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,24 +17,26 @@ from pipeline.errors import Invalid, Rejected
 from pipeline.run import slug
 
 
-class StepOperator(BaseOperator):  # type: ignore[misc]
+class CommandOperator(BaseOperator):  # type: ignore[misc]
     """Runs `python -m MODULE`; its exit code is the retry policy: 1 retry, 2 fail, 3 rejected (skipped)."""
 
     ui_color = "#dbeafe"
 
-    def __init__(self, *, module: str, spec_path: str, candidate: str | None, root: str, **options: Any) -> None:
+    def __init__(self, *, module: str, root: str, **options: Any) -> None:
         super().__init__(**options)
-        self.module, self.spec_path, self.candidate, self.root = module, spec_path, candidate, root
+        self.module, self.root = module, root
         self.hook: SubprocessHook | None = None
 
+    @abstractmethod
+    def arguments(self, run: str, params: dict[str, Any]) -> list[str]:
+        """What follows the module on the command line."""
+
     def command(self, run_id: str, params: dict[str, Any]) -> list[str]:
-        """The step's command line."""
-        command = [sys.executable, "-m", self.module, "--spec", self.spec_path, "--run", slug(run_id)]
-        command += ["--candidate", self.candidate] if self.candidate else []
-        return [*command, "--params", json.dumps(params)]
+        """The whole command line."""
+        return [sys.executable, "-m", self.module, *self.arguments(slug(run_id), params)]
 
     def execute(self, context: Any) -> None:
-        """Run the step to its end; its log lines are the task's log."""
+        """Run the command to its end; its log lines are the task's log."""
         command = self.command(context["run_id"], dict(context["params"]))
         self.hook = SubprocessHook()
         result = self.hook.run_command(command, env=dict(os.environ), cwd=self.root)
@@ -41,9 +44,31 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
             raise ended(result.exit_code, result.output)
 
     def on_kill(self) -> None:
-        """Airflow ends the task: so does the step."""
+        """Airflow ends the task: so does the command."""
         if self.hook is not None:
             self.hook.send_sigterm()
+
+
+class StepOperator(CommandOperator):
+    """A step of the graph."""
+
+    def __init__(self, *, spec_path: str, candidate: str | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.spec_path, self.candidate = spec_path, candidate
+
+    def arguments(self, run: str, params: dict[str, Any]) -> list[str]:
+        """See `CommandOperator`."""
+        found = ["--spec", self.spec_path, "--run", run]
+        found += ["--candidate", self.candidate] if self.candidate else []
+        return [*found, "--params", json.dumps(params)]
+
+
+class RollbackOperator(CommandOperator):
+    """The way back of the model that the run's form names."""
+
+    def arguments(self, run: str, params: dict[str, Any]) -> list[str]:
+        """See `CommandOperator`."""
+        return [params["model"], "--run", run]
 
 
 class InvalidSpec(BaseOperator):  # type: ignore[misc]

@@ -62,13 +62,36 @@ class PodPolicy(Frozen):
 def step_pod(
     policy: PodPolicy, task: Task, spec: PipelineSpec, spec_path: Path, run: str, params: dict[str, Any]
 ) -> Manifest:
-    """The pod that runs `task` once. Restricted in the sense of Pod Security; its labels say what it works on."""
+    """The pod that runs `task` once; its labels say what it works on."""
     wanted = spec.candidate(task.candidate).resources if task.candidate else Resources()
     gpus = _gpus(task, spec, wanted)
     command = ["python", "-m", task.step.module, "--spec", str(spec_path), "--run", run]
     command += ["--candidate", task.candidate] if task.candidate else []
     command += ["--params", json.dumps(params, sort_keys=True)]
-    promotes = task.step.role == "promoter"
+    lineage = {
+        "pipeline": spec.name,
+        "run": run,
+        "step": task.step.name,
+        "candidate": task.candidate or "",
+        "role": task.step.role,
+        "spec": spec.digest[:16],
+    }
+    resources = _resources(policy, task, wanted, gpus)
+    return _pod(policy, f"{spec.name}-{task.key}", command, lineage, resources, gpus=gpus)
+
+
+def rollback_pod(policy: PodPolicy, model: str, run: str) -> Manifest:
+    """The pod that takes a model back to the version before, as the promoter."""
+    command = ["python", "-m", "serving.rollback", model, "--run", run]
+    lineage = {"model": model, "run": run, "step": "rollback", "role": "promoter"}
+    return _pod(policy, f"rollback-{model}", command, lineage, policy.resources.get("default", {}))
+
+
+def _pod(
+    policy: PodPolicy, name: str, command: list[str], lineage: dict[str, str], resources: Manifest, gpus: int = 0
+) -> Manifest:
+    """A pod that is restricted in the sense of Pod Security, with the policy's part filled in."""
+    role = lineage["role"]
     container = {
         "name": CONTAINER,
         "image": (policy.gpuImage or policy.image) if gpus else policy.image,
@@ -77,7 +100,7 @@ def step_pod(
         "env": list(policy.env),
         "envFrom": list(policy.envFrom),
         "volumeMounts": list(policy.volumeMounts),
-        "resources": _resources(policy, task, wanted, gpus),
+        "resources": resources,
         "terminationMessagePolicy": "FallbackToLogsOnError",  # Airflow shows the reason of a failure
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -87,8 +110,8 @@ def step_pod(
     }
     body = {
         "restartPolicy": "Never",  # a retry is Airflow's, by exit code
-        "serviceAccountName": getattr(policy.serviceAccounts, task.step.role),
-        "automountServiceAccountToken": promotes,
+        "serviceAccountName": getattr(policy.serviceAccounts, role),
+        "automountServiceAccountToken": role == "promoter",
         "enableServiceLinks": False,
         "shareProcessNamespace": True,  # a step that were process 1 would not hear SIGTERM, and cost the whole grace
         "securityContext": {
@@ -107,33 +130,18 @@ def step_pod(
         "containers": [_full(container)],
         "volumes": list(policy.volumes),
     }
-    lineage = {
-        "pipeline": spec.name,
-        "run": run,
-        "step": task.step.name,
-        "candidate": task.candidate or "",
-        "role": task.step.role,
-        "spec": spec.digest[:16],
-    }
     labels = {
         **policy.labels,
         "app.kubernetes.io/component": "step",
         **{f"{PREFIX}{key}": _label(value) for key, value in lineage.items() if value},
     }
-    name = re.sub(r"[^a-z0-9]+", "-", f"{spec.name}-{task.key}")[:50].strip("-")  # its end is made unique by Airflow
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": _full(
-            {
-                "name": name,
-                "namespace": policy.namespace,
-                "labels": labels,
-                "annotations": {**policy.annotations, f"{PREFIX}run": run},
-            }
-        ),
-        "spec": _full(body),
+    metadata = {
+        "name": re.sub(r"[^a-z0-9]+", "-", name)[:50].strip("-"),  # its end is made unique by Airflow
+        "namespace": policy.namespace,
+        "labels": labels,
+        "annotations": {**policy.annotations, f"{PREFIX}run": lineage["run"]},
     }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": _full(metadata), "spec": _full(body)}
 
 
 def _gpus(task: Task, spec: PipelineSpec, wanted: Resources) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
 from dags.operators import ended
-from dags.pod import CONTAINER, PodPolicy, ending, step_pod
+from dags.pod import CONTAINER, Manifest, PodPolicy, ending, rollback_pod, step_pod
 from dags.pod_trigger import PodTrigger
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.graph import Task, step_named
@@ -27,15 +28,15 @@ REFUSED = {400, 404, 422}  # the API server's answers to a pod that no retry mak
 
 
 class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
-    """Runs a step in a pod, deferred while it works; reattaches to it after a restart of Airflow.
+    """Runs a task in a pod, deferred while it works; reattaches to it after a restart of Airflow.
 
-    The step has succeeded when its reference is in the store: a pod that was lost after writing it has succeeded, and
+    The task has succeeded when its reference is in the store: a pod that was lost after writing it has succeeded, and
     one that ended with 0 without it has failed.
     """
 
     ui_color = "#dbeafe"
 
-    def __init__(self, *, step: str, candidate: str | None, spec_path: str, settings: Settings, **options: Any) -> None:
+    def __init__(self, *, settings: Settings, **options: Any) -> None:
         super().__init__(
             kubernetes_conn_id=None,
             base_container_name=CONTAINER,
@@ -50,7 +51,7 @@ class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
             termination_message_policy="FallbackToLogsOnError",
             **options,
         )
-        self.step, self.candidate, self.spec_path, self.settings = step, candidate, spec_path, settings
+        self.settings = settings
         self.exit_code: int | None = None
         self.reason = ""
 
@@ -62,15 +63,16 @@ class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
         except SlipwayError as error:
             raise AirflowFailException(str(error)) from error
 
+    @abstractmethod
+    def manifest(self, context: Any) -> Manifest:
+        """The task's pod. Raises SlipwayError when there can be none."""
+
     def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> Any:
         """The manifest of this run's pod."""
-        path, params = Path(self.spec_path), dict(context["params"])
         try:
-            spec = parse_overrides(json.dumps(params)).apply(load_spec(path))
+            self.pod_template_dict = self.manifest(context)
         except SlipwayError as error:
             raise AirflowFailException(str(error)) from error
-        task = Task(step_named(self.step), self.candidate)
-        self.pod_template_dict = step_pod(self.policy, task, spec, path, slug(context["run_id"]), params)
         return super().build_pod_request_obj(context, dry_run=dry_run)
 
     def execute(self, context: Any) -> None:
@@ -130,11 +132,34 @@ class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     def _is_done(self, context: Any) -> bool:
         """Whether the store has this task's reference."""
-        run = Run(slug(context["run_id"]), context["ti"].dag_id, self.settings, Path(self.spec_path))
+        run = Run(slug(context["run_id"]), context["ti"].dag_id, self.settings, Path())
         try:
             return run.envelope(self.task_id) is not None
         except SlipwayError as error:
             raise ended(error.exit_code, str(error)) from error
+
+
+class StepPodOperator(PodOperator):
+    """A step of the graph."""
+
+    def __init__(self, *, step: str, candidate: str | None, spec_path: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.step, self.candidate, self.spec_path = step, candidate, spec_path
+
+    def manifest(self, context: Any) -> Manifest:
+        """See `PodOperator`."""
+        path, params = Path(self.spec_path), dict(context["params"])
+        spec = parse_overrides(json.dumps(params)).apply(load_spec(path))
+        task = Task(step_named(self.step), self.candidate)
+        return step_pod(self.policy, task, spec, path, slug(context["run_id"]), params)
+
+
+class RollbackPodOperator(PodOperator):
+    """The way back of the model that the run's form names."""
+
+    def manifest(self, context: Any) -> Manifest:
+        """See `PodOperator`."""
+        return rollback_pod(self.policy, context["params"]["model"], slug(context["run_id"]))
 
 
 def _said(error: ApiException) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
+from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid
 from pipeline.frozen import Frozen
 from pipeline.graph import Task, producer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Ref = TypeVar("Ref", bound=Frozen)
 SCHEMA = 1
+ROLLBACK = "slipway_rollback"  # the DAG of the way back; its runs lie in the store as those of a pipeline of this name
 
 
 class Envelope(Frozen):
@@ -82,6 +84,18 @@ class Run:
         except ValidationError as error:
             raise self._damaged(task) from error
 
+    def finish(self, task: str, ref: Frozen, seconds: float) -> None:
+        """Write what a task leaves: last, at once, and the first one stays."""
+        envelope = Envelope(
+            task=task,
+            kind=type(ref).__name__,
+            ref=ref.model_dump_json(),
+            seconds=round(seconds, 3),
+            fit_s=float(getattr(ref, "fit_s", 0.0)),
+            finished_at=self.now(),
+        )
+        self.store.write(f"{self.key}/{task}.json", envelope.model_dump_json(indent=1).encode())
+
     def ref(self, kind: type[Ref], candidate: str | None = None) -> Ref:
         """The reference of this kind that the run has produced.
 
@@ -108,8 +122,9 @@ class Run:
 
 
 def slug(run_id: str) -> str:
-    """Airflow's run id as a name for files, tags and labels."""
-    return re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
+    """Airflow's run id as a name for files, tags and labels; one that had to be changed ends with its digest."""
+    legal = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
+    return legal if legal == run_id else f"{legal}-{digest_bytes(run_id.encode())[:8]}".lstrip("-")
 
 
 def new_run_id() -> str:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from pipeline.errors import Invalid, Rejected, SlipwayError
 from pipeline.frozen import Frozen
 from pipeline.graph import Task, step_named
-from pipeline.run import Envelope, Run
+from pipeline.run import Run
 from pipeline.settings import read_settings
 from pipeline.spec import Overrides, PipelineSpec
 from pipeline.spec_file import load_spec, parse_overrides
@@ -52,15 +52,7 @@ def execute(function: StepFunction, spec: PipelineSpec, run: Run, started: float
     except (Invalid, Rejected) as error:
         _close(run, error)
         raise
-    envelope = Envelope(
-        task=task.key,
-        kind=type(ref).__name__,
-        ref=ref.model_dump_json(),
-        seconds=round(time.time() - begin, 3),
-        fit_s=float(getattr(ref, "fit_s", 0.0)),
-        finished_at=run.now(),
-    )
-    run.store.write(f"{run.key}/{task.key}.json", envelope.model_dump_json(indent=1).encode())
+    run.finish(task.key, ref, time.time() - begin)
     return ref
 
 

@@ -10,6 +10,7 @@ import typer
 
 from pipeline.lineage import trace
 from pipeline.registry import Registry
+from pipeline.run import ROLLBACK, Run, new_run_id
 from pipeline.terminal import Json, room, session
 
 Model = Annotated[str, typer.Argument(help="name of the model, which is the spec's", show_default=False)]
@@ -50,7 +51,7 @@ def lineage(
 def rollback(model: Model, json: Json = False) -> None:
     """Move traffic and the alias champion back to the version that was kept."""
     with session(json) as this:
-        end = room("serving.rollback:rollback")(this.settings, Registry(this.settings), model)
+        end = room("serving.rollback:rollback")(Run(new_run_id(), ROLLBACK, this.settings, Path()), model)
         this.result(
             end.model_dump(mode="json"),
             lambda: this.console.print(

@@ -24,8 +24,8 @@ from airflow.sdk.serde import deserialize, serialize
 from api_server import Pods, api_server
 from kubernetes import client, config
 
-from dags.factory import build
-from pipeline.run import Envelope, slug
+from dags.factory import build, build_rollback
+from pipeline.run import ROLLBACK, Envelope, slug
 from pipeline.settings import Settings
 from pipeline.spec_file import load_spec
 from pipeline.store import Store
@@ -150,16 +150,22 @@ class Life:
 
     def operator(self) -> Any:
         path = self.folder / "demo.yaml"
-        operator = build(load_spec(path), path, self.settings).get_task(self.task)
+        back = self.task == "rollback"
+        dag = build_rollback(self.settings) if back else build(load_spec(path), path, self.settings)
+        operator = dag.get_task(self.task)
         operator.poll_interval = 0.05
         operator.startup_check_interval_seconds = self.check_s
         operator.logging_interval = 1
         return operator
 
     @property
+    def dag(self) -> str:
+        return ROLLBACK if self.task == "rollback" else "demo"
+
+    @property
     def context(self) -> dict[str, Any]:
         ti = SimpleNamespace(
-            dag_id="demo",
+            dag_id=self.dag,
             task_id=self.task,
             map_index=-1,
             try_number=self.try_number,
@@ -208,7 +214,7 @@ class Life:
     def writes(self) -> None:
         """The step writes its reference."""
         envelope = Envelope(task=self.task, kind="K", ref="{}", seconds=1.0, finished_at="2026-11-25T00:00:00+00:00")
-        key = f"runs/demo/{slug(self.run_id)}/{self.task}.json"
+        key = f"runs/{self.dag}/{slug(self.run_id)}/{self.task}.json"
         Store(self.settings.store).write(key, envelope.model_dump_json().encode())
 
     def _call(self, call: Callable[[], Any]) -> Any:

@@ -14,10 +14,10 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 
-from dags.factory import build, trigger_form
-from dags.operators import StepOperator
+from dags.factory import build, build_rollback, trigger_form
+from dags.operators import RollbackOperator, StepOperator
 from pipeline.graph import task_upstream, tasks
-from pipeline.run import slug
+from pipeline.run import ROLLBACK, slug
 from pipeline.settings import Settings
 from pipeline.spec_file import parse_spec
 
@@ -60,7 +60,11 @@ def test_the_form_is_typed_and_bounded() -> None:
 
 
 def test_a_run_id_is_a_name() -> None:
-    assert slug("manual__2026-11-24T02:50:19+00:00_Xy") == "manual-2026-11-24t02-50-19-00-00-xy"
+    assert slug("20261124t025019-k3f9") == "20261124t025019-k3f9"
+    assert slug("manual__2026-11-24T02:50:19+00:00_Xy").startswith("manual-2026-11-24t02-50-19-00-00-xy-")
+    assert (
+        len({slug(run) for run in ("a-b", "a.b", "a_b", "A-b", "a-b-")}) == 5
+    )  # two runs never share their references
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,7 @@ def test_the_exit_code_is_the_state(code: int, raises: type[Exception] | None, t
         "--spec",
         "s.yaml",
         "--run",
-        "run-1",
+        slug("Run 1"),
         "--candidate",
         "net",
         "--params",
@@ -110,9 +114,9 @@ def test_a_spec_that_cannot_be_read_is_a_dag_that_says_so(tmp_path: Path) -> Non
     (tmp_path / "Bad One.yaml").write_text("version: 1\nnam: x\n")
     (tmp_path / "twice.yaml").write_text(SPEC)
     found = load(Settings(home=tmp_path, specs_dir=tmp_path))
-    assert set(found) == {"demo", "bad_one", "twice"}
+    assert set(found) == {"demo", "bad_one", "twice", ROLLBACK}
     assert "unknown key 'nam'" in str(found["bad_one"].doc_md)
-    assert "is taken by another spec" in str(found["twice"].doc_md)
+    assert "the name 'demo' is taken" in str(found["twice"].doc_md)
     with pytest.raises(AirflowFailException, match="unknown key 'nam'"):
         found["bad_one"].get_task("invalid_spec").execute({})
 
@@ -121,7 +125,7 @@ def test_the_same_graph_in_both_runtimes(tmp_path: Path) -> None:
     """And either becomes the scheduler's copy of a DAG."""
     spec, path = parse_spec(SPEC, "s"), tmp_path / "demo.yaml"
     found = {}
-    for runtime, operator in (("local", "StepOperator"), ("kubernetes", "PodOperator")):
+    for runtime, operator in (("local", "StepOperator"), ("kubernetes", "StepPodOperator")):
         dag = build(spec, path, Settings.model_validate({"home": tmp_path, "runtime": runtime}))
         assert {task.task_type for task in dag.tasks} == {operator}
         copy = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
@@ -141,6 +145,17 @@ def test_the_same_graph_in_both_runtimes(tmp_path: Path) -> None:
     assert found["local"] == found["kubernetes"]
 
 
+def test_the_way_back_is_a_dag_in_both_runtimes(tmp_path: Path) -> None:
+    for runtime, operator in (("local", "RollbackOperator"), ("kubernetes", "RollbackPodOperator")):
+        dag = build_rollback(Settings.model_validate({"home": tmp_path, "runtime": runtime}))
+        assert [(task.task_id, task.task_type) for task in dag.tasks] == [("rollback", operator)]
+        assert dag.params.get_param("model").schema["type"] == "string"
+        DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+    operator = RollbackOperator(task_id="rollback", module="serving.rollback", root=str(tmp_path))
+    command = operator.command("r1", {"model": "demo"})
+    assert command == [sys.executable, "-m", "serving.rollback", "demo", "--run", "r1"]
+
+
 def test_parsing_for_pods_loads_no_ml_library(tmp_path: Path) -> None:
     (tmp_path / "demo.yaml").write_text(SPEC)
     heavy = ("torch", "xgboost", "mlflow", "sklearn", "pandas", "scipy", "great_expectations", "onnx", "onnxruntime")
@@ -150,7 +165,7 @@ def test_parsing_for_pods_loads_no_ml_library(tmp_path: Path) -> None:
     )
     environment = os.environ | {"SLIPWAY_RUNTIME": "kubernetes", "SLIPWAY_SPECS_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "PodOperator []"
+    assert done.stdout.splitlines()[-1] == "StepPodOperator []"
 
 
 def test_the_provider_is_imported_for_pods_alone(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.client import ApiClient, Configuration, V1Pod
 
-from dags.pod import PodPolicy, ending, step_pod
+from dags.pod import PodPolicy, ending, rollback_pod, step_pod
 from pipeline.errors import Invalid
 from pipeline.graph import STEPS, Task, step_named, tasks
 from pipeline.policy import read_policy
@@ -79,7 +79,8 @@ def pod(policy: PodPolicy, spec: PipelineSpec, step: str, candidate: str | None 
 
 def every(policy: PodPolicy, spec: PipelineSpec) -> dict[str, Any]:
     found = tasks(tuple(candidate.name for candidate in spec.candidates))
-    return {task.key: pod(policy, spec, task.step.name, task.candidate) for task in found}
+    steps = {task.key: pod(policy, spec, task.step.name, task.candidate) for task in found}
+    return {**steps, "rollback": rollback_pod(policy, spec.name, slug(RUN))}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,18 @@ def every(policy: PodPolicy, spec: PipelineSpec) -> dict[str, Any]:
 )
 def test_goldens(name: str, step: str, candidate: str | None, policy: PodPolicy, spec: PipelineSpec) -> None:
     """UPDATE_GOLDENS=1 writes them anew."""
-    text = yaml.safe_dump(pod(policy, spec, step, candidate), sort_keys=True, width=120)
+    golden(name, pod(policy, spec, step, candidate))
+
+
+def test_the_way_back_is_the_promoters_pod(policy: PodPolicy, spec: PipelineSpec) -> None:
+    manifest = rollback_pod(policy, spec.name, slug(RUN))
+    assert manifest["spec"]["serviceAccountName"] == "slipway-promoter"
+    assert manifest["spec"]["automountServiceAccountToken"] is True
+    golden("rollback", manifest)
+
+
+def golden(name: str, manifest: Any) -> None:
+    text = yaml.safe_dump(manifest, sort_keys=True, width=120)
     path = GOLDENS / f"{name}.yaml"
     if os.environ.get("UPDATE_GOLDENS"):
         path.write_text(text)
@@ -195,7 +207,7 @@ def test_runs_that_differ_have_labels_that_differ(one: str, two: str) -> None:
 def test_long_names_differ_in_their_labels() -> None:
     long = ["a" * 70 + end for end in ("b", "c", "_", "b_")]
     labels = [pod(_policy(), parse_spec(SPEC, "s"), "check", None, run)["metadata"]["labels"] for run in long]
-    assert len({label["slipway.dev/run"] for label in labels}) == 3  # of a run id, an underscore at the end is dropped
+    assert len({label["slipway.dev/run"] for label in labels}) == 4
     spec = parse_spec(SPEC.replace("name: wide", f"name: {'w' * 63}"), "s")
     (of_train, of_other) = (pod(_policy(), spec, "train", name)["metadata"] for name in ("w" * 63, "plain"))
     assert of_train["labels"]["slipway.dev/candidate"] == "w" * 63

@@ -79,6 +79,19 @@ def test_the_exit_code_is_the_state(world: World, lives: Lives, code: int, state
     eventually(lambda: not life.pods())
 
 
+def test_the_way_back_succeeds_by_its_reference_too(world: World, lives: Lives) -> None:
+    life = lives(task="rollback", params={"model": "demo"})
+
+    def kubelet(pod: str) -> None:
+        found = world.core.read_namespaced_pod(pod, world.namespace)
+        assert found.spec.containers[0].command[:4] == ["python", "-m", "serving.rollback", "demo"]
+        life.writes()
+        world.ends(pod, 0)
+
+    assert life.lead(kubelet) == "success"
+    assert lives(task="rollback", params={"model": "demo"}).lead(lambda pod: world.ends(pod, 0)) == "up_for_retry"
+
+
 def test_a_reference_outweighs_how_its_pod_ended(world: World, lives: Lives) -> None:
     life = lives()
 

@@ -9,8 +9,10 @@ import sys
 import textwrap
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from chain import PASSED, Chain, chain, native
 
 from pipeline.errors import Invalid, Rejected, SlipwayError, Unavailable
 from pipeline.refs import Verdict
-from pipeline.registry import Registry
+from pipeline.run import ROLLBACK, Run
 from pipeline.settings import Settings
 from serving import live as live_module
 from serving.live import Live
@@ -51,6 +53,10 @@ def served(one: Chain) -> np.ndarray:
 
 def serves(one: Chain) -> bool:
     return bool(np.allclose(served(one), native(one.weight, one.tensors), atol=1e-5))
+
+
+def back_run(settings: Settings) -> Run:
+    return Run(f"back-{uuid.uuid4().hex}", ROLLBACK, settings, Path())
 
 
 def champion(one: Chain) -> int | None:
@@ -99,14 +105,14 @@ def test_a_first_version_a_second_and_the_way_back(make: Callable[..., Chain], t
     assert (end.version, end.previous) == (2, 1)
     assert serves(second)
     assert (champion(second), second.run.registry.alias(second.spec.name, CHALLENGER)) == (2, None)
-    back = rollback(first.run.settings, first.run.registry, first.spec.name)
+    back = rollback(back_run(first.run.settings), first.spec.name)
     assert (back.version, back.previous) == (1, 2)
     assert serves(first)
     assert champion(first) == 1
     assert first.run.registry.version_tags(first.spec.name, 2)["slipway.state"] == "rolled back"
     assert not problems, problems[:3]
     with pytest.raises(Invalid, match="no version before 1 is kept"):
-        rollback(first.run.settings, first.run.registry, first.spec.name)
+        rollback(back_run(first.run.settings), first.spec.name)
 
 
 def test_a_refused_challenger_is_taken_down_and_nothing_else(make: Callable[..., Chain]) -> None:
@@ -201,13 +207,9 @@ POINTS = {  # where the process dies: the object, the function, before or after 
 }
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_a_promotion_that_dies_rolls_forward(
-    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    first, second = make("r1", 1.0), make("r2", 3.0)
-    first.promote(*first.ready())
-    read = second.ready(PASSED.model_copy(update={"champion": 1}))
+@contextmanager
+def dies(monkeypatch: pytest.MonkeyPatch, point: str) -> Iterator[None]:
+    """The process dies at this point, once."""
     module, name, skip, when = POINTS[point]
     owner = _resolve(module)
     original = getattr(owner, name)
@@ -224,8 +226,18 @@ def test_a_promotion_that_dies_rolls_forward(
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, dying)
-        with pytest.raises(Killed):
-            second.promote(*read)
+        yield
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_promotion_that_dies_rolls_forward(
+    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    first.promote(*first.ready())
+    read = second.ready(PASSED.model_copy(update={"champion": 1}))
+    with dies(monkeypatch, point), pytest.raises(Killed):
+        second.promote(*read)
     assert serves(first) or serves(second)  # never a mix, never nothing
     end = second.promote(*read)
     assert (end.version, end.previous) == (2, 1)
@@ -279,9 +291,28 @@ def test_two_promotions_do_not_overlap(make: Callable[..., Chain], monkeypatch: 
     assert serves(winner)
 
 
+@pytest.mark.parametrize("point", ["switch written", "loaded", "tags not set", "alias not moved", "alias moved"])
+def test_a_way_back_that_dies_goes_on_under_its_run_id(
+    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    first.promote(*first.ready())
+    second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
+    run = back_run(first.run.settings)
+    with dies(monkeypatch, point), pytest.raises(Killed):
+        rollback(run, first.spec.name)
+    assert serves(first) or serves(second)
+    for _ in range(2):  # and once more changes nothing
+        end = rollback(run, first.spec.name)
+        assert (end.version, end.previous) == (1, 2)
+        assert serves(first)
+        assert champion(first) == 1
+    assert first.run.registry.version_tags(first.spec.name, 2)["slipway.state"] == "rolled back"
+
+
 def test_rollback_of_what_was_never_promoted(stack_settings: Settings) -> None:
     with pytest.raises(Invalid, match="'never_seen' has no champion"):
-        rollback(stack_settings, Registry(stack_settings), "never_seen")
+        rollback(back_run(stack_settings), "never_seen")
 
 
 def test_no_answer_from_triton_is_retried(make: Callable[..., Chain]) -> None:
