@@ -110,6 +110,19 @@ def test_only_who_must_reaches_the_models_when_they_are_closed() -> None:
     for whom, port in ((TRITON, 8000), ("Deployment/slipway-mlflow", 5000), ("Deployment/slipway-api-server", 8080)):
         assert not _side(objects, there[whom], stranger, port, "Ingress", "from"), whom
     assert _side(list(rendered("default")), there[TRITON], stranger, 8000, "Ingress", "from")
+    for who, whom, port in ((STEP, TRITON, 8000), ("Deployment/slipway-scheduler", "Deployment/slipway-mlflow", 5000)):
+        assert not _side(objects, there[whom], there[who], port, "Ingress", "from"), who
+
+
+def test_who_has_a_token_reaches_the_clusters_api_and_a_step_does_not() -> None:
+    objects = render({**EXTERNAL, "networkPolicy": {"stepsTo": [{"ipBlock": {"cidr": "10.9.0.0/16"}}]}})
+    outside = {"metadata": {"labels": {}}}
+    for name, pod in pods([*objects, *made(objects)]):
+        reaches = _side(objects, pod, outside, 6443, "Egress", "to")
+        if pod["spec"]["automountServiceAccountToken"] is not False:
+            assert reaches, name
+        elif pod["metadata"]["labels"].get("slipway.dev/role") == "steps":
+            assert not reaches, name
 
 
 def test_the_store_and_an_outer_mlflow_are_reached_by_the_port_of_their_url() -> None:
