@@ -52,29 +52,35 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python tests/helm/tools.py .tools
 	touch $@
 
-# The images of the chart. What pip needs here to reach its index is handed to the build: a CA bundle, a folder of wheels.
+# The images of the chart; IMAGES= may name laptop (for docker/compose.yaml), steps-gpu and triton-gpu too. What pip needs
+# here to reach its index is handed to the build: a CA bundle, a folder of wheels.
 BUILDER ?= $(shell command -v docker || command -v podman || command -v buildah)
 REGISTRY ?=
 TAG ?= 0.1.0
 IMAGES ?= airflow steps mlflow triton
+file-steps-gpu := docker/steps/Dockerfile --build-arg ACCELERATOR=cuda
+file-triton-gpu := docker/triton/Dockerfile.gpu
 mounts = $(if $(wildcard $(PIP_CERT)),-v $(PIP_CERT):/etc/ssl/certs/ca-certificates.crt:ro) \
 	$(if $(wildcard $(PIP_FIND_LINKS)),-v $(PIP_FIND_LINKS):$(PIP_FIND_LINKS):ro)
-build = $(if $(findstring buildah,$(BUILDER)),bud --isolation chroot --layers $(mounts),$(if $(findstring podman,$(BUILDER)),build $(mounts),build))
+# HEALTHCHECK is part of docker's format alone
+build = $(if $(findstring buildah,$(BUILDER)),bud --format docker --isolation chroot --layers $(mounts),$(if $(findstring \
+	podman,$(BUILDER)),build --format docker $(mounts),build))
+arguments = $(foreach name,PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS,$(if $($(name)),--build-arg $(name)=$($(name)))) \
+	--build-arg VERSION=$(TAG) --build-arg REVISION=$(or $(shell git rev-parse HEAD 2>/dev/null),unknown)
 
-images: ## build the container images (BUILDER=docker, podman or buildah; REGISTRY=, TAG=, IMAGES=, BUILD_FLAGS=)
+images: $(IMAGES:%=image-%) ## build the container images (BUILDER=docker, podman or buildah; REGISTRY=, TAG=, IMAGES=, BUILD_FLAGS=)
+
+image-%:
 	@test -n "$(BUILDER)" || { echo "no docker, podman or buildah here: install one, or set BUILDER" >&2; exit 2; }
-	set -e; for image in $(IMAGES); do \
-		$(BUILDER) $(build) $(foreach name,PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS,$(if $($(name)),--build-arg $(name)=$($(name)))) \
-			--build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(BUILD_FLAGS) \
-			-t $(REGISTRY)slipway-$$image:$(TAG) -f docker/$$image/Dockerfile .; \
-	done
+	$(BUILDER) $(build) $(arguments) $(BUILD_FLAGS) -t $(REGISTRY)slipway-$*:$(TAG) -f $(or $(file-$*),docker/$*/Dockerfile) .
 
+pin = $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-find-links --python $(BIN)/python
 lock: ## resolve the dependencies anew
-	$(BIN)/uv pip compile --quiet --upgrade --no-annotate --no-header --no-emit-find-links --python $(BIN)/python --group dev pyproject.toml -o requirements.lock
-	for image in airflow steps mlflow triton; do $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-find-links \
-		--python $(BIN)/python -c requirements.lock docker/$$image/requirements.in -o docker/$$image/requirements.lock \
-		&& sed -i "s/+cpu$$//" docker/$$image/requirements.lock; done
-	sed -i "s/+cpu$$//" requirements.lock  # the same lock installs the CPU build and the CUDA build
+	$(pin) --upgrade --group dev pyproject.toml -o requirements.lock
+	set -e; for image in airflow steps mlflow triton; do \
+		$(pin) -c requirements.lock docker/$$image/requirements.in -o docker/$$image/requirements.lock; done
+	$(pin) -c requirements.lock pyproject.toml -o docker/laptop/requirements.lock
+	sed -i "s/+cpu$$//" requirements.lock docker/*/requirements.lock  # one lock installs the CPU build and the CUDA build
 
 clean: down ## remove what was built (the stack's state in .slipway stays)
 	rm -rf $(VENV) .triton .tools .mypy_cache .ruff_cache .pytest_cache
