@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from charts import CHART, EXTERNAL, MATRIX, NAME, NAMESPACE, S3, Refused, find, helm, render, rendered, template
+from charts import CHART, EXTERNAL, MATRIX, NAME, NAMESPACE, ROOT, S3, Refused, find, helm, render, rendered, template
 
 GOLDEN = Path(__file__).parent / "goldens" / "default.yaml"
 
@@ -145,3 +146,14 @@ def test_the_notes_give_the_next_three_commands(case: str, tmp_path: Path) -> No
     objects = {one["metadata"]["name"] for one in rendered(case)} | {"airflow-admin", "mlflow-admin"}
     assert set(re.findall(r"(?:secret|service/|configmap) ?(\S+)", notes)) <= objects
     assert ("WARNING" in notes) is (case == "trial")
+
+
+GUIDE = (ROOT / "docs" / "install.md").read_text()
+
+
+@pytest.mark.parametrize("block", re.findall(r"(?ms)^```yaml\n(.*?)^```", GUIDE), ids=lambda block: block.split(":")[0])
+def test_the_values_of_the_guide_render(block: str, tmp_path: Path) -> None:
+    path = tmp_path / "values.yaml"
+    path.write_text(block)
+    needed = {} if "database" in block else EXTERNAL
+    assert helm("template", NAME, str(CHART), "--values", str(path), "--set-json", json.dumps(needed))

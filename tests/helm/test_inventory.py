@@ -24,14 +24,10 @@ AIRFLOW = {
     "Job/slipway-migrate",
     "NetworkPolicy/slipway-airflow",
     "Pod/slipway-test",
-    "Role/slipway-airflow",
-    "RoleBinding/slipway-airflow",
     "Secret/slipway-airflow",
     "Secret/slipway-airflow-admin",
     "Service/slipway-api-server",
-    "ServiceAccount/slipway-airflow",
 }
-AIRFLOW_ACCOUNT = {"Role/slipway-airflow", "RoleBinding/slipway-airflow", "ServiceAccount/slipway-airflow"}
 MLFLOW = {
     "ConfigMap/slipway-mlflow",
     "Deployment/slipway-mlflow",
@@ -55,6 +51,7 @@ COMMON = {
     *(f"ConfigMap/slipway-{name}" for name in ("policy", "settings", "specs", "suites")),
     *(f"NetworkPolicy/slipway-{name}" for name in ("default-deny", "dns", "steps")),
     "PersistentVolumeClaim/slipway",
+    *(f"{kind}/slipway-airflow" for kind in ("Role", "RoleBinding", "ServiceAccount")),
     "ServiceAccount/slipway-steps",
 }
 POSTGRESQL = {
@@ -68,7 +65,7 @@ INVENTORY = {
     "external": DEFAULT - {"PersistentVolumeClaim/slipway"},
     "trial": DEFAULT | POSTGRESQL,
     "claim": DEFAULT - {"PersistentVolumeClaim/slipway"},
-    "no_airflow": DEFAULT - AIRFLOW | AIRFLOW_ACCOUNT,
+    "no_airflow": DEFAULT - AIRFLOW,
     "no_mlflow": DEFAULT - MLFLOW,
     "plane_alone": COMMON | SERVING,
     "no_plane": COMMON | MLFLOW,

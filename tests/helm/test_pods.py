@@ -156,6 +156,13 @@ def test_triton_on_gpus() -> None:
     assert "--model-control-mode=none" in triton["args"]
 
 
+def test_a_version_may_take_as_long_to_start_as_the_values_say() -> None:
+    values = {**EXTERNAL, "serving": {"readyTimeoutSeconds": 1201}}
+    (version,) = find(made(render(values)), "Deployment", "slipway-fraud-eu-v7")
+    probe = version["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= version["spec"]["progressDeadlineSeconds"] == 1201
+
+
 def test_what_may_be_set_of_a_pod_reaches_every_pod() -> None:
     objects = everything("extras")
     for name, pod in pods(objects):

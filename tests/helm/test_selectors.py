@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +98,7 @@ CLOSED = {"networkPolicy": {"ingressFrom": [{"ipBlock": {"cidr": "10.9.0.0/16"}}
 @pytest.mark.parametrize("values", [{}, CLOSED], ids=["namespace", "closed"])
 @pytest.mark.parametrize(("who", "whom", "port", "may"), FLOWS)
 def test_the_flows_that_exist_are_open(who: str, whom: str, port: int, may: bool, values: dict[str, Any]) -> None:
-    objects = render({"postgresql": {"enabled": True}, **values}) if values else list(rendered("trial"))
-    objects = [*objects, *made(objects)]
+    objects = _trial(json.dumps(values))
     there = dict(pods(objects))
     assert flows(objects, there[who], there[whom], port) is may
 
@@ -163,6 +164,12 @@ def test_an_autoscaler_scales_the_version() -> None:
     _, serving = policies(rendered("default"))
     assert serving is not None
     assert serving.autoscaler is None
+
+
+@cache
+def _trial(values: str) -> list[Manifest]:
+    objects = render({**MATRIX["trial"], **json.loads(values)})
+    return [*objects, *made(objects)]
 
 
 def flows(objects: list[Manifest], who: Manifest, whom: Manifest, port: int) -> bool:

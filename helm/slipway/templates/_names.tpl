@@ -56,10 +56,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "80" "443" (eq $url.scheme "http")) -}}
 {{- end -}}
 
-{{/* The roles of this release, one service account each. An existing Airflow starts pods here as `airflow`. */}}
+{{/* The roles of this release, one service account each. An existing Airflow, too, starts pods here as `airflow`. */}}
 {{- define "slipway.roles" -}}
-steps
-{{- if or .Values.airflow.enabled .Values.airflow.externalUrl }} airflow{{ end }}
+steps airflow
 {{- if .Values.serving.enabled }} promoter{{ end }}
 {{- if .Values.mlflow.enabled }} mlflow{{ end }}
 {{- end -}}
