@@ -54,7 +54,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 # The images of the chart; IMAGES= may name laptop (for docker/compose.yaml), steps-gpu and triton-gpu too. What pip needs
 # here to reach its index is handed to the build: a CA bundle, a folder of wheels.
-BUILDER ?= $(shell command -v docker || command -v podman || command -v buildah)
+# the first that can build: docker's client alone cannot
+BUILDER ?= $(or $(shell docker version >/dev/null 2>&1 && echo docker),$(shell command -v podman || command -v buildah))
 REGISTRY ?=
 TAG ?= 0.1.0
 IMAGES ?= airflow steps mlflow triton
