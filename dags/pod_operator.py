@@ -79,6 +79,7 @@ class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
         """Start the pod, or find the one that an earlier life of this task has started, and wait for it, deferred."""
         if self._is_done(context):
             self.log.info("%s: already done in this run", self.task_id)
+            self._tidy(context)
             return
         try:
             super().execute(context)
@@ -90,8 +91,7 @@ class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     def get_or_create_pod(self, pod_request_obj: Any, context: Any) -> Any:
         """The pod of an earlier life of this task, unless that is on its way out; else a new one."""
-        selector = self._build_find_pod_label_selector(context)
-        for pod in self.client.list_namespaced_pod(self.policy.namespace, label_selector=selector).items:
+        for pod in self._pods(context):
             if pod.metadata.deletion_timestamp is not None:
                 self.patch_already_checked(pod, reraise=False)  # by this label, it is not found again
         return super().get_or_create_pod(pod_request_obj, context)
@@ -129,6 +129,19 @@ class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
         if remote_pod:
             self.exit_code, self.reason = ending(self.client.api_client.sanitize_for_serialization(remote_pod))
         super().cleanup(pod, remote_pod, xcom_result, context)
+
+    def _tidy(self, context: Any) -> None:
+        """Delete the pods of this task's earlier lives. What is done has not failed when one cannot be deleted."""
+        try:
+            for pod in self._pods(context):
+                self.client.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace)
+        except (ApiException, HTTPError) as error:
+            self.log.warning("a pod of %s may be left behind: %s", self.task_id, error)
+
+    def _pods(self, context: Any) -> list[Any]:
+        """The pods of this task's earlier lives in this run."""
+        selector = self._build_find_pod_label_selector(context)
+        return list(self.client.list_namespaced_pod(self.policy.namespace, label_selector=selector).items)
 
     def _is_done(self, context: Any) -> bool:
         """Whether the store has this task's reference."""

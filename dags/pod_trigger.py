@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -11,15 +14,24 @@ from aiohttp import ClientError
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.providers.cncf.kubernetes.utils.pod_manager import AsyncPodManager
+from airflow.triggers.base import TriggerEvent
 from kubernetes_asyncio.client import ApiException
 
 AWAY_S = 600.0  # how long the API server may not answer: its upgrade takes minutes, and the pod works on meanwhile
+SETTLE_S = 5.0  # until the scheduler has heard that the task is deferred; earlier, it fails it (apache/airflow 66374)
 LOST_AFTER = timedelta(seconds=60)  # a pod that is this late to go has no kubelet that could end it
 TOLD = {401, 403, 404}  # answers that waiting does not change
 
 
 class PodTrigger(KubernetesPodTrigger):  # type: ignore[misc]
     """The provider's trigger, with more patience for the cluster."""
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """The provider's event, but never so soon after the deferral that the scheduler takes it for a lost task."""
+        earliest = time.monotonic() + SETTLE_S
+        async for event in super().run():
+            await asyncio.sleep(earliest - time.monotonic())
+            yield event
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Where the triggerer finds this class, and its arguments."""

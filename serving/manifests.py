@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,10 +75,10 @@ def model_service(policy: ServingPolicy, owner: Manifest, version: Version) -> M
 
 
 def autoscaler(policy: ServingPolicy, owner: Manifest, version: Version) -> Manifest | None:
-    """The policy's autoscaler on the version, or None when the policy has none."""
+    """The policy's autoscaler on the version, with the model's name for `{model}`; None when the policy has none."""
     if policy.autoscaler is None:
         return None
-    spec = copy.deepcopy(policy.autoscaler.spec)
+    spec = json.loads(json.dumps(policy.autoscaler.spec).replace("{model}", version.name))  # a name needs no quoting
     target = {"apiVersion": "apps/v1", "kind": "Deployment"}
     spec["scaleTargetRef"] = target | {"name": version_name(policy, version.name, version.number)}
     return {

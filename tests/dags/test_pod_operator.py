@@ -39,6 +39,7 @@ def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def world(one: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("KUBECONFIG", str(one.kubeconfig))
     monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(one.kubeconfig))
+    monkeypatch.setattr(pod_trigger, "SETTLE_S", 0.0)
     return one
 
 
@@ -62,6 +63,27 @@ def test_success_is_the_reference(world: World, lives: Lives) -> None:
 
     assert life.lead(kubelet) == "success"
     eventually(lambda: not life.pods())  # cleaned up
+
+
+def test_no_event_comes_before_the_scheduler_knows_of_the_deferral(
+    world: World, lives: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_trigger, "SETTLE_S", 2.0)
+    life = lives()
+    trigger = life.execute()
+    begin = time.monotonic()
+    life.watch(trigger, lambda pod: world.ends(pod, 0))
+    assert time.monotonic() - begin >= 2.0
+
+
+def test_a_task_that_is_done_leaves_no_pod_of_an_earlier_life(world: World, lives: Lives) -> None:
+    life = lives()
+    life.execute()  # and Airflow forgets it
+    world.ends(only(life), 0)
+    life.writes()
+    again = lives(run_id=life.run_id, try_number=2)
+    assert again.execute() == "success"
+    eventually(lambda: not life.pods())
 
 
 def test_an_end_without_a_reference_is_no_success(world: World, lives: Lives) -> None:

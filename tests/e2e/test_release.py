@@ -75,6 +75,7 @@ def triton_pods(release: Release) -> dict[str, str]:
             "name"
         ]: f"{pod['metadata']['uid']}/{sum(c['restartCount'] for c in pod['status']['containerStatuses'])}"
         for pod in found
+        if "deletionTimestamp" not in pod["metadata"]  # a challenger's, which drains
     }
 
 

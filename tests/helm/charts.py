@@ -72,7 +72,11 @@ MATRIX: dict[str, Values] = {
         "serving": {
             "autoscaling": {
                 "enabled": True,
-                "keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090", "query": "sum(x)"},
+                "keda": {
+                    "enabled": True,
+                    "prometheusAddress": "http://prometheus:9090",
+                    "query": 'sum(nv_inference_pending_request_count{model="{model}"})',
+                },
             }
         },
     },

@@ -72,6 +72,8 @@ def mark(path: Path_, part: Schema, number: int) -> tuple[Any, str]:
         return {"default": {"requests": {"memory": f"{number}Mi"}}}, f"{number}Mi"
     if "requests" in part.get("properties", {}):
         return {"requests": {"memory": f"{number}Mi"}, "limits": {"memory": f"{number}Mi"}}, f"{number}Mi"
+    if path[-1] == "query":
+        return f"{text}{{model}}", text
     if kind == "integer":
         return number, str(number)
     if path[-1] == "apiServerPorts":

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from worlds import WORLDS, World
+from worlds import WORLDS, World, owner
 
 from pipeline.errors import Invalid, Rejected, Unavailable
 from pipeline.spec import BlueGreen, Canary
-from serving import cluster_plane
+from serving import cluster_plane, manifests
 from serving.cluster import Manifest
 from serving.cluster_plane import ClusterPlane
 from serving.manifests import TRAFFIC, VERSION, Version
@@ -315,6 +315,22 @@ def test_an_autoscaler_follows_the_champion(world: World, tmp_path: Path) -> Non
     assert found is not None
     assert found["spec"]["scaleTargetRef"]["name"] == "slipway-fraud-eu-v2"
     assert found["spec"]["maxReplicas"] == 4
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+def test_an_autoscaler_asks_for_its_own_model(world: World, tmp_path: Path) -> None:
+    query = 'sum(nv_inference_pending_request_count{model="{model}"})'
+    scaler = {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "spec": {"triggers": [{"metadata": {"query": query}}]},
+    }
+    with standing(world, tmp_path, replicas=1, autoscaler=scaler) as (plane, _):
+        found = manifests.autoscaler(plane.policy, {**owner("test"), "metadata": {"name": "o", "uid": "u"}}, version(1))
+    assert found is not None
+    assert (
+        found["spec"]["triggers"][0]["metadata"]["query"] == 'sum(nv_inference_pending_request_count{model="fraud_eu"})'
+    )
 
 
 def test_what_is_past_its_time_is_collected(world: World, tmp_path: Path) -> None:

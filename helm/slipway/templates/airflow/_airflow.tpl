@@ -17,6 +17,7 @@
 - {name: AIRFLOW__CORE__EXECUTION_API_SERVER_URL, value: "{{ include "slipway.airflowUrl" . }}/execution/"}
 - {name: AIRFLOW__API__BASE_URL, value: {{ include "slipway.airflowPublicUrl" . | quote }}}
 - {name: AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL, value: "15"}
+- {name: AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL, value: "1"} # a slot is free again this long after its task has ended
 - {name: AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL, value: "15"}
 - {name: AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK, value: "True"}
 - {name: AIRFLOW__LOGGING__COLORED_CONSOLE_LOG, value: "False"}

@@ -11,7 +11,7 @@ metadata:
   annotations: {{ $triton.podAnnotations | toJson }}
 spec:
   {{- include "slipway.podSpec" (dict "root" . "of" $triton "account" "steps") | nindent 2 }}
-  terminationGracePeriodSeconds: {{ $triton.terminationGracePeriodSeconds }}
+  terminationGracePeriodSeconds: {{ add $triton.drainSeconds $triton.terminationGracePeriodSeconds }}
   {{- with $triton.runtimeClassName }}
   runtimeClassName: {{ . }}
   {{- end }}
@@ -26,6 +26,9 @@ spec:
         - {name: grpc, containerPort: 8001}
         - {name: metrics, containerPort: 8002}
       resources: {{ $resources | toJson }}
+      {{- if $triton.drainSeconds }}
+      lifecycle: {preStop: {sleep: {seconds: {{ $triton.drainSeconds }}}}}
+      {{- end }}
       securityContext: {{- include "slipway.containerSecurity" . | nindent 8 }}
       startupProbe:
         httpGet: {path: /v2/health/ready, port: http}
