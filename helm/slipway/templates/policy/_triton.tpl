@@ -11,7 +11,7 @@ metadata:
   annotations: {{ $triton.podAnnotations | toJson }}
 spec:
   {{- include "slipway.podSpec" (dict "root" . "of" $triton "account" "steps") | nindent 2 }}
-  terminationGracePeriodSeconds: {{ add $triton.drainSeconds $triton.terminationGracePeriodSeconds }}
+  terminationGracePeriodSeconds: {{ $triton.terminationGracePeriodSeconds }}
   {{- with $triton.runtimeClassName }}
   runtimeClassName: {{ . }}
   {{- end }}
