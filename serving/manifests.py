@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ HTTP, GRPC, METRICS = 8000, 8001, 8002
 CONNECTION_AGE_S = 30  # a gRPC client that never closes finds the new version this long after the switch
 MODELS = "models"  # the volume that holds the version
 LONGEST = 63  # of a Service's name
+AMBIGUOUS = re.compile(r"(-v\d+|-canary|-)$")
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,13 @@ class Version:
 
 
 def model_name(policy: ServingPolicy, model: str) -> str:
-    """The name of a model's Service. Two models never share one: a shortened name carries a digest of the whole."""
-    name = f"{policy.release}-{model.replace('_', '-')}"
+    """The name of a model's Service, which is neither another model's nor a version's nor one of the chart's own.
+
+    A name that is too long, or that ends as the name of a version does, carries a digest of the model's.
+    """
+    name = f"{policy.release}-model-{model.replace('_', '-')}"
     limit = LONGEST - len("-v123456-canary")
-    if len(name) <= limit:
+    if len(name) <= limit and not AMBIGUOUS.search(name):
         return name
     return f"{name[: limit - 9].rstrip('-')}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
 

@@ -83,7 +83,7 @@ class Release:
 
     def serves(self, model: str) -> int:
         """The version of the model that answers at its Service."""
-        with self.forward(f"{self.name}-{model}", 8001) as address, TritonClient(address, 30.0) as client:
+        with self.forward(f"{self.name}-model-{model}", 8001) as address, TritonClient(address, 30.0) as client:
             return int(client.parameters(model)["version"])
 
 
@@ -117,7 +117,7 @@ class Client:
 
     def _once(self, stop: threading.Event) -> None:
         """A new connection every two seconds: a forwarded one stays with its pod."""
-        service = f"{self.release.name}-{self.model}"
+        service = f"{self.release.name}-model-{self.model}"
         with self.release.forward(service, 8001) as address, TritonClient(address, 30.0) as client:
             schema = served_schema(client, self.model)
             until = time.monotonic() + 2

@@ -98,7 +98,7 @@ def test_the_charts_own_test_gets_a_prediction(release: Release) -> None:
 def test_predictions_through_the_service_are_right(release: Release) -> None:
     data = load_breast_cancer(as_frame=True)
     rows = data.data.rename(columns=lambda name: name.replace(" ", "_"))  # as the source has them
-    with release.forward(f"{release.name}-{MODEL}", 8001) as address, TritonClient(address, 60.0) as client:
+    with release.forward(f"{release.name}-model-{MODEL}", 8001) as address, TritonClient(address, 60.0) as client:
         schema = served_schema(client, MODEL)
         answers = client.replay(MODEL, to_tensors(rows, schema), schema.output)
     labels = np.array(schema.classes)[answers.argmax(axis=1)]

@@ -158,7 +158,7 @@ def test_triton_on_gpus() -> None:
 
 def test_a_version_may_take_as_long_to_start_as_the_values_say() -> None:
     values = {**EXTERNAL, "serving": {"readyTimeoutSeconds": 1201}}
-    (version,) = find(made(render(values)), "Deployment", "slipway-fraud-eu-v7")
+    (version,) = find(made(render(values)), "Deployment", "slipway-model-fraud-eu-v7")
     probe = version["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= version["spec"]["progressDeadlineSeconds"] == 1201
 
@@ -218,7 +218,7 @@ def selects(selector: dict[str, str], pod: Manifest) -> bool:
 
 
 def _triton(case: str) -> Manifest:
-    (found,) = find(made(rendered(case)), "Deployment", "slipway-fraud-eu-v7")
+    (found,) = find(made(rendered(case)), "Deployment", "slipway-model-fraud-eu-v7")
     return found["spec"]["template"]
 
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from charts import EXTERNAL, MATRIX, Manifest, containers, everything, find, made, pods, policies, render, rendered
 
 each_case = pytest.mark.parametrize("case", MATRIX)
-PROMOTER, STEP, TRITON, CANARY = "Pod/breast-cancer-gate", "Pod/breast-cancer-snapshot", "Deployment/slipway-fraud-eu-v7", "Deployment/slipway-fraud-eu-v7-canary"  # fmt: skip
+PROMOTER, STEP, TRITON, CANARY = "Pod/breast-cancer-gate", "Pod/breast-cancer-snapshot", "Deployment/slipway-model-fraud-eu-v7", "Deployment/slipway-model-fraud-eu-v7-canary"  # fmt: skip
 
 
 @each_case

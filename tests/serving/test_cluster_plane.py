@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from pipeline.spec import BlueGreen, Canary
 from serving import cluster_plane, manifests
 from serving.cluster import Manifest
 from serving.cluster_plane import ClusterPlane
-from serving.manifests import TRAFFIC, VERSION, Version
+from serving.manifests import TRAFFIC, VERSION, Version, model_name, version_name
 from serving.observe import Load
 
 BLUE_GREEN = BlueGreen(kind="blue_green")
@@ -66,7 +67,7 @@ def promote(plane: ClusterPlane, new: Version, old: Version | None = None, how: 
         plane.settle(new, old)
 
 
-def traffic(world: World, name: str = "slipway-fraud-eu") -> str | None:
+def traffic(world: World, name: str = "slipway-model-fraud-eu") -> str | None:
     found = world.cluster.get("Service", name)
     return found["spec"]["selector"][TRAFFIC] if found else None
 
@@ -85,38 +86,38 @@ def untouched(found: Manifest | None) -> tuple[Any, ...]:
 def test_first_second_and_the_way_back(world: World, tmp_path: Path) -> None:
     with standing(world, tmp_path) as (plane, asked):
         ref = plane.start(version(1))
-        assert ref.program == "slipway-fraud-eu-v1"
-        assert ref.grpc == f"slipway-fraud-eu-v1.{world.namespace}.svc:8001"
+        assert ref.program == "slipway-model-fraud-eu-v1"
+        assert ref.grpc == f"slipway-model-fraud-eu-v1.{world.namespace}.svc:8001"
         assert traffic(world) is None  # a challenger has none
         assert len(asked.questions) == 1
         with plane.alone("fraud_eu", "run"):
             plane.switch(version(1), BLUE_GREEN)
             plane.settle(version(1), None)
         assert traffic(world) == "v1"
-        assert deployments(world) == {"slipway-fraud-eu-v1": "champion"}
-        assert plane.address("fraud_eu").http == f"slipway-fraud-eu.{world.namespace}.svc:8000"
+        assert deployments(world) == {"slipway-model-fraud-eu-v1": "champion"}
+        assert plane.address("fraud_eu").http == f"slipway-model-fraud-eu.{world.namespace}.svc:8000"
         assert (plane.address("fraud_eu").grpc, 1) in asked.questions
-        champion = world.cluster.get("Deployment", "slipway-fraud-eu-v1")
+        champion = world.cluster.get("Deployment", "slipway-model-fraud-eu-v1")
         assert champion is not None
         assert champion["spec"]["replicas"] == 2
 
         plane.start(version(2))
         assert traffic(world) == "v1"
-        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == untouched(champion)
+        assert untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1")) == untouched(champion)
         with plane.alone("fraud_eu", "run"):
             plane.switch(version(2), BLUE_GREEN)
             plane.settle(version(2), version(1))
         assert traffic(world) == "v2"
-        assert deployments(world) == {"slipway-fraud-eu-v1": "previous", "slipway-fraud-eu-v2": "champion"}
-        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == untouched(champion)
+        assert deployments(world) == {"slipway-model-fraud-eu-v1": "previous", "slipway-model-fraud-eu-v2": "champion"}
+        assert untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1")) == untouched(champion)
 
         assert plane.is_kept(version(1))
         with plane.alone("fraud_eu", "rollback"):
             plane.switch(version(1), BLUE_GREEN)
             plane.settle(version(1), version(2))
         assert traffic(world) == "v1"
-        assert deployments(world) == {"slipway-fraud-eu-v1": "champion", "slipway-fraud-eu-v2": "previous"}
-        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == untouched(champion)
+        assert deployments(world) == {"slipway-model-fraud-eu-v1": "champion", "slipway-model-fraud-eu-v2": "previous"}
+        assert untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1")) == untouched(champion)
 
 
 def test_a_third_version_lets_the_first_go(world: World, tmp_path: Path) -> None:
@@ -124,8 +125,8 @@ def test_a_third_version_lets_the_first_go(world: World, tmp_path: Path) -> None
         promote(plane, version(1))
         promote(plane, version(2), version(1))
         promote(plane, version(3), version(2))
-        assert deployments(world) == {"slipway-fraud-eu-v2": "previous", "slipway-fraud-eu-v3": "champion"}
-        assert world.cluster.get("Service", "slipway-fraud-eu-v1") is None
+        assert deployments(world) == {"slipway-model-fraud-eu-v2": "previous", "slipway-model-fraud-eu-v3": "champion"}
+        assert world.cluster.get("Service", "slipway-model-fraud-eu-v1") is None
 
 
 def test_every_step_again_changes_nothing(world: World, tmp_path: Path) -> None:
@@ -139,15 +140,15 @@ def test_every_step_again_changes_nothing(world: World, tmp_path: Path) -> None:
                 plane.settle(version(2), version(1))
         plane.end_challengers("fraud_eu")
         assert traffic(world) == "v2"
-        assert deployments(world) == {"slipway-fraud-eu-v1": "previous", "slipway-fraud-eu-v2": "champion"}
+        assert deployments(world) == {"slipway-model-fraud-eu-v1": "previous", "slipway-model-fraud-eu-v2": "champion"}
 
 
 def test_a_champion_that_was_scaled_up_is_followed_by_as_many(world: World, tmp_path: Path) -> None:
     with standing(world, tmp_path, replicas=1) as (plane, _):
         promote(plane, version(1))
-        world.cluster.scale("slipway-fraud-eu-v1", 3)  # what an autoscaler does
+        world.cluster.scale("slipway-model-fraud-eu-v1", 3)  # what an autoscaler does
         promote(plane, version(2), version(1))
-        found = world.cluster.get("Deployment", "slipway-fraud-eu-v2")
+        found = world.cluster.get("Deployment", "slipway-model-fraud-eu-v2")
         assert found is not None
         assert found["spec"]["replicas"] == 3
 
@@ -155,12 +156,12 @@ def test_a_champion_that_was_scaled_up_is_followed_by_as_many(world: World, tmp_
 def test_a_challenger_without_a_node_is_given_up(world: World, tmp_path: Path) -> None:
     with standing(world, tmp_path, readyTimeoutS=3) as (plane, _):
         promote(plane, version(1))
-        before = untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1"))
+        before = untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1"))
         world.healthy = lambda pod: pod["metadata"]["labels"][VERSION] != "2"
         with pytest.raises(Unavailable, match="no node takes it"):
             plane.start(version(2))
-        assert deployments(world) == {"slipway-fraud-eu-v1": "champion"}
-        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == before
+        assert deployments(world) == {"slipway-model-fraud-eu-v1": "champion"}
+        assert untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1")) == before
         assert traffic(world) == "v1"
 
 
@@ -210,13 +211,13 @@ def test_a_canary_in_steps(world: World, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(cluster_plane, "scrape", scrape)
     with standing(world, tmp_path, replicas=3) as (plane, _):
         promote(plane, version(1))
-        before = untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1"))
+        before = untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1"))
         promote(plane, version(2), version(1), plan)
         assert (3, 1) in seen  # 0.2 of the traffic, as near as pods allow
         assert (3, 4) in seen  # 0.6
         assert traffic(world) == "v2"
-        assert deployments(world) == {"slipway-fraud-eu-v1": "previous", "slipway-fraud-eu-v2": "champion"}
-        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == before
+        assert deployments(world) == {"slipway-model-fraud-eu-v1": "previous", "slipway-model-fraud-eu-v2": "champion"}
+        assert untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1")) == before
 
 
 @pytest.mark.parametrize("world", ["fake"], indirect=True)
@@ -240,15 +241,15 @@ def test_a_canary_that_does_worse_is_taken_away(
     plan = Canary(kind="canary", shares=(0.5,), observe_s=0.1)
     with standing(world, tmp_path, replicas=1) as (plane, _):
         promote(plane, version(1))
-        before = untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1"))
-        service = untouched(world.cluster.get("Service", "slipway-fraud-eu"))
+        before = untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1"))
+        service = untouched(world.cluster.get("Service", "slipway-model-fraud-eu"))
         plane.start(version(2))
         with plane.alone("fraud_eu", "run"), pytest.raises(Rejected, match=said):
             plane.switch(version(2), plan)
         assert traffic(world) == "v1"
         assert not [name for name in deployments(world) if name.endswith("canary")]
-        assert untouched(world.cluster.get("Deployment", "slipway-fraud-eu-v1")) == before
-        assert untouched(world.cluster.get("Service", "slipway-fraud-eu")) == service
+        assert untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1")) == before
+        assert untouched(world.cluster.get("Service", "slipway-model-fraud-eu")) == service
 
 
 @pytest.mark.parametrize("world", ["fake"], indirect=True)
@@ -280,7 +281,7 @@ def test_a_gateway_shares_by_weight(world: World, tmp_path: Path, monkeypatch: p
     weights: list[dict[str, int]] = []
 
     def scrape(address: str, model: str, timeout_s: float) -> Load:
-        route = world.cluster.get("HTTPRoute", "slipway-fraud-eu")
+        route = world.cluster.get("HTTPRoute", "slipway-model-fraud-eu")
         assert route is not None
         weights.append({one["name"]: one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]})
         return Load()
@@ -290,14 +291,14 @@ def test_a_gateway_shares_by_weight(world: World, tmp_path: Path, monkeypatch: p
     with standing(world, tmp_path, replicas=1, gateway=gateway) as (plane, _):
         promote(plane, version(1))
         promote(plane, version(2), version(1), plan)
-    assert {"slipway-fraud-eu-v1": 90, "slipway-fraud-eu-v2": 10} in weights
-    assert {"slipway-fraud-eu-v1": 50, "slipway-fraud-eu-v2": 50} in weights
+    assert {"slipway-model-fraud-eu-v1": 90, "slipway-model-fraud-eu-v2": 10} in weights
+    assert {"slipway-model-fraud-eu-v1": 50, "slipway-model-fraud-eu-v2": 50} in weights
     for kind, port in (("HTTPRoute", 8000), ("GRPCRoute", 8001)):
-        route = world.cluster.get(kind, "slipway-fraud-eu")
+        route = world.cluster.get(kind, "slipway-model-fraud-eu")
         assert route is not None
         assert route["spec"]["hostnames"] == ["fraud-eu.models.example.com"]
         backends = route["spec"]["rules"][0]["backendRefs"]
-        assert backends == [{"name": "slipway-fraud-eu-v2", "port": port, "weight": 100}]
+        assert backends == [{"name": "slipway-model-fraud-eu-v2", "port": port, "weight": 100}]
 
 
 def test_an_autoscaler_follows_the_champion(world: World, tmp_path: Path) -> None:
@@ -311,9 +312,9 @@ def test_an_autoscaler_follows_the_champion(world: World, tmp_path: Path) -> Non
     with standing(world, tmp_path, replicas=1, autoscaler=scaler) as (plane, _):
         promote(plane, version(1))
         promote(plane, version(2), version(1))
-    found = world.cluster.get("HorizontalPodAutoscaler", "slipway-fraud-eu")
+    found = world.cluster.get("HorizontalPodAutoscaler", "slipway-model-fraud-eu")
     assert found is not None
-    assert found["spec"]["scaleTargetRef"]["name"] == "slipway-fraud-eu-v2"
+    assert found["spec"]["scaleTargetRef"]["name"] == "slipway-model-fraud-eu-v2"
     assert found["spec"]["maxReplicas"] == 4
 
 
@@ -341,8 +342,8 @@ def test_what_is_past_its_time_is_collected(world: World, tmp_path: Path) -> Non
         now = datetime.now(UTC)
         assert plane.collect(now) == ()
         later = now + timedelta(hours=2)
-        assert set(plane.collect(later)) == {"slipway-fraud-eu-v1", "slipway-fraud-eu-v3"}
-        assert deployments(world) == {"slipway-fraud-eu-v2": "champion"}
+        assert set(plane.collect(later)) == {"slipway-model-fraud-eu-v1", "slipway-model-fraud-eu-v3"}
+        assert deployments(world) == {"slipway-model-fraud-eu-v2": "champion"}
         assert traffic(world) == "v2"
         assert plane.collect(later) == ()
 
@@ -406,9 +407,19 @@ KEPT = "slipway.dev/kept-until"
 
 @pytest.mark.parametrize("world", ["fake"], indirect=True)
 def test_names_that_are_too_long_differ(world: World, tmp_path: Path) -> None:
-    from serving.manifests import model_name
-
     policy = ClusterPlane(world.settings(tmp_path), world.cluster).policy
     names = {model_name(policy, "a" * 62 + last) for last in "bc"}
     assert len(names) == 2
     assert all(len(f"{name}-v123456-canary") <= 63 for name in names)
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+def test_no_model_takes_the_name_of_something_else(world: World, tmp_path: Path) -> None:
+    """Of a version, of a canary, or of the chart's own Services (RELEASE-mlflow, say)."""
+    policy = ClusterPlane(world.settings(tmp_path), world.cluster).policy
+    models = ("fraud", "fraud_v1", "fraud_v1_canary", "fraud_", "fraud__", "mlflow", "api_server", "model_fraud")
+    taken = [model_name(policy, model) for model in models]
+    taken += [version_name(policy, model, 1) for model in models]
+    taken += [f"{version_name(policy, model, 1)}-canary" for model in models]
+    assert len(set(taken)) == len(taken)
+    assert all(re.fullmatch(r"slipway-model-[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) for name in taken)
