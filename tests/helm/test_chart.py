@@ -107,6 +107,7 @@ CONTRADICTIONS: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
     ({**EXTERNAL, "serving": {"autoscaling": {"keda": {"enabled": True}}}}, ("keda.enabled=true without", "needs prometheusAddress and query")),
     ({**EXTERNAL, "serving": {"autoscaling": {"enabled": True, "keda": {"enabled": True, "prometheusAddress": "http://p:9090", "query": "sum(x)"}}}}, ("keda.query has no {model}",)),
     ({**EXTERNAL, "serving": {"triton": {"drainSeconds": 90}}}, ("terminationGracePeriodSeconds (75) is not above drainSeconds (90)",)),
+    ({**EXTERNAL, "database": {**EXTERNAL["database"], "mlflowDatabase": "airflow"}}, ("are both \"airflow\"",)),
     ({**EXTERNAL, "serving": {"autoscaling": {"minReplicas": 5}}}, ("minReplicas (5) is above maxReplicas (4)",)),
     ({**EXTERNAL, "serving": {"replicas": 5, "autoscaling": {"enabled": True}}}, ("serving.replicas (5) is above",)),
     ({**EXTERNAL, "serving": {"triton": {"extraArgs": ["--model-control-mode=explicit"]}}}, ("--model-control-mode=explicit is the rollout's own",)),
