@@ -88,6 +88,8 @@ def test_airflow_knows_the_address_that_browsers_use(airflow: dict[str, Any], ur
     (server,) = find(render({**EXTERNAL, "airflow": airflow}), "Deployment", "slipway-api-server")
     (container,) = server["spec"]["template"]["spec"]["containers"]
     assert {"name": "AIRFLOW__API__BASE_URL", "value": url} in container["env"]
+    behind = {"name": "AIRFLOW__FAB__ENABLE_PROXY_FIX", "value": "True"} in container["env"]
+    assert behind is (airflow != {}), "who stands behind a proxy believes its headers, and nobody else"
 
 
 CONTRADICTIONS: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
@@ -149,6 +151,8 @@ def test_the_notes_give_the_next_three_commands(case: str, tmp_path: Path) -> No
     objects = {one["metadata"]["name"] for one in rendered(case)} | {"airflow-admin", "mlflow-admin"}
     assert set(re.findall(r"(?:secret|service/|configmap) ?(\S+)", notes)) <= objects
     assert ("WARNING" in notes) is (case == "trial")
+    assert ("networkPolicy.ingressFrom" in notes) is (case == "ingress")
+    assert ("networkPolicy.modelsFrom" in notes) is (case == "gateway")
 
 
 GUIDE = (ROOT / "docs" / "install.md").read_text()

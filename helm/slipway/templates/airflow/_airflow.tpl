@@ -16,6 +16,9 @@
 - {name: AIRFLOW__CORE__HOSTNAME_CALLABLE, value: airflow.utils.net.get_host_ip_address}
 - {name: AIRFLOW__CORE__EXECUTION_API_SERVER_URL, value: "{{ include "slipway.airflowUrl" . }}/execution/"}
 - {name: AIRFLOW__API__BASE_URL, value: {{ include "slipway.airflowPublicUrl" . | quote }}}
+{{- if or .Values.airflow.ingress.enabled .Values.airflow.publicUrl }}
+- {name: AIRFLOW__FAB__ENABLE_PROXY_FIX, value: "True"} # else single sign-on would come back to http and a wrong host
+{{- end }}
 - {name: AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL, value: "15"}
 - {name: AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL, value: "1"} # a slot is free again this long after its task has ended
 - {name: AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL, value: "15"}
