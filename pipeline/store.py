@@ -8,13 +8,15 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
 from botocore.exceptions import BotoCoreError
 
 from pipeline.errors import Invalid, Unavailable
+
+WHOLE = ".whole"  # the last object of a folder in an object store
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def _outside(where: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Unavailable("the disk is full", where, "free some space and run again; nothing was lost") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             raise Invalid("no permission to write", where, "give this user the right, or set SLIPWAY_STORE") from error
         raise Unavailable(f"the artifact store failed: {error}", where, "run again when it answers") from error
     except BotoCoreError as error:  # an object store that does not answer is no OSError to its client
@@ -45,7 +47,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         with _outside(url):
-            self._fs, self._root = fsspec.url_to_fs(url)
+            self._fs, self._root = fsspec.url_to_fs(url, use_listings_cache=False)  # others write too
         self.is_local: bool = "file" in (
             self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)
         )
@@ -57,7 +59,9 @@ class Store:
     def exists(self, key: str) -> bool:
         """Whether a file or folder of this key is there, whole."""
         with _outside(self.path(key)):
-            return bool(self._fs.exists(self.path(key)))
+            if self.is_local:
+                return bool(self._fs.exists(self.path(key)))
+            return self._is_object(key) or self._is_object(f"{key}/{WHOLE}")
 
     def read(self, key: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError when there is none."""
@@ -66,15 +70,24 @@ class Store:
 
     def write(self, key: str, data: bytes, *, replace: bool = False) -> None:
         """Write a file at once and whole; an existing one stays unless `replace`."""
-        with tempfile.TemporaryDirectory(prefix="slipway-") as folder, _outside(self.path(key)):
-            local = Path(folder) / "file"
-            local.write_bytes(data)
-            self._put(local, key, replace)
+        with _outside(self.path(key)):
+            if self.is_local:
+                _write_local(data, Path(self.path(key)), replace)
+            else:
+                self._pipe(key, data, replace)
 
     def put(self, local: Path, key: str) -> None:
-        """Copy a local file or folder to `key`, at once and whole; an existing one stays."""
+        """Copy a local folder to `key`, at once and whole; an existing one stays."""
         with _outside(self.path(key)):
-            self._put(local, key, replace=False)
+            if self.exists(key):
+                return
+            if self.is_local:
+                _put_local(local, Path(self.path(key)))
+                return
+            # an object store has no folders that could be renamed: the last object says that all others are there
+            for path in sorted(path for path in local.rglob("*") if path.is_file()):
+                self._fs.put_file(str(path), f"{self.path(key)}/{path.relative_to(local).as_posix()}")
+            self._pipe(f"{key}/{WHOLE}", b"", replace=True)
 
     def delete(self, key: str) -> None:
         """Remove a file or folder, if it is there."""
@@ -105,37 +118,53 @@ class Store:
             target = Path(folder) / key.rsplit("/", 1)[-1]
             with _outside(self.path(key)):
                 self._fs.get(self.path(key), str(target), recursive=True)
+            if target.is_dir():
+                (target / WHOLE).unlink(missing_ok=True)
             yield target
 
-    def _put(self, local: Path, key: str, replace: bool) -> None:
-        if not replace and self._fs.exists(self.path(key)):
+    def _is_object(self, key: str) -> bool:
+        try:
+            return bool(self._fs.info(self.path(key))["type"] == "file")
+        except FileNotFoundError:
+            return False  # `isfile` would say so of a store that does not answer, too
+
+    def _pipe(self, key: str, data: bytes, replace: bool) -> None:
+        """Write one object; without `replace`, only where there is none."""
+        with suppress(FileExistsError):  # the first writer's file stays
+            self._fs.pipe_file(self.path(key), data, mode="overwrite" if replace else "create")
+
+
+def _write_local(data: bytes, target: Path, replace: bool) -> None:
+    """Write beside the target, then give it its name: a reader sees all of it or nothing."""
+    if target.exists() and not replace:
+        return
+    with _beside(target) as beside:
+        beside.write_bytes(data)
+        if replace:
+            beside.replace(target)
             return
-        if self.is_local:
-            _put_local(local, Path(self.path(key)), replace)
-        else:  # an object store writes each object whole; a manifest, written by the caller last, closes a folder
-            self._fs.put(str(local), self.path(key), recursive=local.is_dir())
+        with suppress(FileExistsError):  # the first writer's file stays
+            os.link(beside, target)
 
 
-def _put_local(source: Path, target: Path, replace: bool) -> None:
+def _put_local(source: Path, target: Path) -> None:
     """Copy beside the target, then rename: a reader sees all of it or nothing."""
+    with _beside(target) as beside:
+        shutil.copytree(source, beside)
+        try:
+            beside.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise  # another writer of the same content came first otherwise: its folder stays
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A name in the target's folder, of which nothing is left afterwards."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.parent / f".{target.name}.{uuid.uuid4().hex}"
     try:
-        if source.is_dir():
-            shutil.copytree(source, beside)
-            try:
-                beside.rename(target)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise  # another writer of the same content came first otherwise: its folder stays
-        else:
-            shutil.copyfile(source, beside)
-            if replace:
-                beside.replace(target)
-            elif not target.exists():
-                os.link(beside, target)
-    except FileExistsError:
-        pass  # the first writer's file stays
+        yield beside
     finally:
         if beside.is_dir():
             shutil.rmtree(beside, ignore_errors=True)

@@ -10,11 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
 
 from pipeline.errors import Invalid, Unavailable
+from pipeline.ports import free_ports
 from pipeline.store import Store
 
 
@@ -62,6 +67,7 @@ def test_of_many_folders_one_is_first_and_whole(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
+from pipeline.ports import free_ports
 from pipeline.store import Store
 store = Store(sys.argv[1])
 print("ready", flush=True)
@@ -107,7 +113,7 @@ def test_a_full_disk_is_told_loses_nothing_and_a_later_try_succeeds(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "copyfile", full)
+        patched.setattr(Path, "write_bytes", full)
         patched.setattr(shutil, "copytree", full)
         for attempt in (
             lambda: store.write("new", b"x"),
@@ -145,3 +151,69 @@ def test_an_object_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(f"AWS_{name}", value)
     with pytest.raises(Unavailable, match=r"bucket/store/key: the artifact store failed: .*127\.0\.0\.1:9"):
         Store("s3://bucket/store").exists("key")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store in a bucket of an S3 server, named as the chart names it: by AWS's own variables."""
+    (port,) = free_ports("127.0.0.1", 1)
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    url = f"http://127.0.0.1:{port}"
+    for name, value in (("ENDPOINT_URL", url), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"), ("DEFAULT_REGION", "us-east-1")):  # fmt: skip
+        monkeypatch.setenv(f"AWS_{name}", value)
+    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="bucket")
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        yield Store("s3://bucket/some/store")
+    finally:
+        server.stop()
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_bucket_holds_what_a_folder_holds(bucket: Store, tmp_path: Path) -> None:
+    assert not bucket.exists("a/b")
+    bucket.write("a/b", b"first")
+    bucket.write("a/b", b"second")  # the first writer's stays
+    assert bucket.read("a/b") == b"first"
+    bucket.write("a/b", b"third", replace=True)
+    assert bucket.read("a/b") == b"third"
+    with pytest.raises(FileNotFoundError):
+        bucket.read("a/none")
+    folder = tmp_path / "model"
+    (folder / "1").mkdir(parents=True)
+    (folder / "config").write_bytes(b"c")
+    (folder / "1" / "model.onnx").write_bytes(b"m" * 100_000)
+    bucket.put(folder, "packages/model")
+    assert bucket.exists("packages/model")
+    assert bucket.list("packages/model") == ("1", "config")
+    with bucket.local("packages/model") as copy:
+        found = {path.relative_to(copy).as_posix(): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert found == {"config": b"c", "1/model.onnx": b"m" * 100_000}
+    bucket.delete("packages/model")
+    assert not bucket.exists("packages/model")
+
+
+def test_a_folder_of_a_bucket_whose_writer_died_is_written_again(
+    bucket: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / name).write_text(name)
+    put_file, calls = bucket._fs.put_file, iter(range(9))
+
+    def dies(*arguments: object) -> None:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        put_file(*arguments)
+
+    monkeypatch.setattr(bucket._fs, "put_file", dies)
+    with pytest.raises(KeyboardInterrupt):
+        bucket.put(folder, "model")
+    assert not bucket.exists("model")
+    with pytest.raises(FileNotFoundError), bucket.local("model"):
+        pass
+    bucket.put(folder, "model")
+    with bucket.local("model") as copy:
+        assert sorted(path.name for path in copy.iterdir()) == ["a", "b", "c"]
