@@ -14,7 +14,7 @@ from pipeline.errors import Invalid, SlipwayError
 from pipeline.policy import read_policy
 from pipeline.refs import RolloutRef
 from pipeline.settings import Settings
-from pipeline.spec import Canary, Rollout
+from pipeline.spec import BlueGreen, Canary, Rollout
 from pipeline.store import Store
 from serving import manifests
 from serving.canary import Sides, replicas_for, step_through
@@ -131,10 +131,18 @@ class ClusterPlane:
             self.cluster.apply(scaler)
         self._delete_canaries(version.name)
 
+    def restore(self, version: Version) -> None:
+        """See `Plane`."""
+        if self._serving(version.name, self._traffic(version.name)) is None:
+            log.warning(
+                "%s: nothing serves version %d, the champion: it is started again", version.name, version.number
+            )
+            self.switch(version, BlueGreen(kind="blue_green"))
+            self._crown(version)
+
     def settle(self, version: Version, previous: Version | None) -> None:
         """See `Plane`. The version before keeps its pods until its time is up (`serving.collect`)."""
-        name = version_name(self.policy, version.name, version.number)
-        self.cluster.mark("Deployment", name, {STATE: CHAMPION}, {KEPT_UNTIL: ""})
+        self._crown(version)
         for found in self._deployments(version.name):
             other = found["metadata"]["name"]
             number = int(found["metadata"]["labels"][manifests.VERSION])
@@ -268,6 +276,10 @@ class ClusterPlane:
 
     def _load(self, name: str) -> Callable[[Manifest], Load]:
         return lambda pod: scrape(f"{pod['status']['podIP']}:{METRICS}", name, self.settings.timeout_s)
+
+    def _crown(self, version: Version) -> None:
+        name = version_name(self.policy, version.name, version.number)
+        self.cluster.mark("Deployment", name, {STATE: CHAMPION}, {KEPT_UNTIL: ""})
 
     def _keep(self, name: str, state: str) -> None:
         until = datetime.now(UTC) + timedelta(seconds=self.policy.keepPreviousS)

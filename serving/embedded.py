@@ -11,14 +11,15 @@ from pipeline.ports import free_ports
 from pipeline.program import Program
 from pipeline.refs import RolloutRef
 from pipeline.settings import Settings
-from pipeline.spec import Canary, Rollout
+from pipeline.spec import BlueGreen, Canary, Rollout
 from pipeline.store import Store
 from pipeline.supervisor import Supervisor
 from serving.live import Live, place
 from serving.manifests import Version
+from serving.model_config import FILE
 from serving.package import package_key, verify
 from serving.plane import Address
-from serving.server import challenger_name, challenger_program
+from serving.server import challenger_name, challenger_program, repository
 
 log = logging.getLogger("slipway")
 
@@ -85,6 +86,12 @@ class EmbeddedPlane:
             with Store(self.settings.store).local(package_key(version.name, version.number, version.digest)) as source:
                 live.keep(source, version.number, version.digest)
         live.switch(version.number, version.digest, version.onnx_digest)
+
+    def restore(self, version: Version) -> None:
+        """See `Plane`."""
+        if not (repository(self.settings) / version.name / FILE).is_file():
+            log.warning("%s: nothing serves version %d, the champion: it is placed again", version.name, version.number)
+            self.switch(version, BlueGreen(kind="blue_green"))
 
     def settle(self, version: Version, previous: Version | None) -> None:
         """See `Plane`."""

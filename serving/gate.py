@@ -23,6 +23,7 @@ from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
 from serving.plane import plane
 from serving.probe import probe, served_schema
+from serving.promote import version_of
 from serving.register import CHAMPION
 from serving.triton import TritonClient
 
@@ -72,11 +73,15 @@ def _champion(spec: PipelineSpec, run: Run, rows: object) -> Champion | None:
     version = run.registry.alias(spec.name, CHAMPION)
     if version is None:
         return None
-    digest = run.registry.version_tags(spec.name, version).get("slipway.onnx", "")
+    known = version_of(run.registry, spec.name, version)
+    digest = known.onnx_digest
     answers: Floats | None = None
     problem = ""
-    with TritonClient(plane(run.settings).address(spec.name).grpc, run.settings.timeout_s) as client:
+    serving = plane(run.settings)
+    with TritonClient(serving.address(spec.name).grpc, run.settings.timeout_s) as client:
         try:
+            with serving.alone(spec.name, run.id):
+                serving.restore(known)
             probe(client, spec.name, version, digest)
             theirs = served_schema(client, spec.name)
             answers = client.replay(spec.name, to_tensors(rows, theirs, "snapshot"), theirs.output, str(version))  # type: ignore[arg-type]

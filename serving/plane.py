@@ -61,6 +61,10 @@ class Plane(Protocol):
         """Move a model's traffic to the version, once it answers. On failure the traffic is where it was."""
         ...
 
+    def restore(self, version: Version) -> None:
+        """Serve a champion again that nothing serves: its release was installed anew, its objects were deleted."""
+        ...
+
     def settle(self, version: Version, previous: Version | None) -> None:
         """After a switch: keep the version before for a roll-back, and let go of what is older."""
         ...

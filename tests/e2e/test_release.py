@@ -217,3 +217,13 @@ def test_uninstall_leaves_what_holds_data(release: Release) -> None:
     until(lambda: not release.names(kinds, *ours), "everything goes with the release", 240)
     assert all(item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for item in release.get("secrets", *ours))  # fmt: skip
     assert release.names("serviceaccounts", *ours) == set()
+
+
+def test_installed_again_on_its_data_it_goes_on(release: Release) -> None:
+    """The next run compares with the champion that the registry knows, which is served again for it."""
+    release.upgrade(values(SPEC))
+    states = run(release, seed=15)
+    assert states["run"] == "success", states
+    assert states["promote"] == "success", states
+    assert release.serves(MODEL) > 1
+    release.helm("uninstall", release.name, "--wait", "--timeout", "5m")

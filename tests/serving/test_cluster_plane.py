@@ -120,6 +120,20 @@ def test_first_second_and_the_way_back(world: World, tmp_path: Path) -> None:
         assert untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1")) == untouched(champion)
 
 
+@pytest.mark.parametrize("lost", [("Service", "slipway-model-fraud-eu"), ("Deployment", "slipway-model-fraud-eu-v2")])
+def test_a_champion_that_nothing_serves_is_started_again(world: World, tmp_path: Path, lost: tuple[str, str]) -> None:
+    with standing(world, tmp_path) as (plane, _):
+        promote(plane, version(1))
+        promote(plane, version(2), version(1))
+        plane.restore(version(2))  # changes nothing
+        before = untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1"))
+        world.cluster.delete(*lost)
+        plane.restore(version(2))
+        assert traffic(world) == "v2"
+        assert deployments(world) == {"slipway-model-fraud-eu-v1": "previous", "slipway-model-fraud-eu-v2": "champion"}
+        assert untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1")) == before
+
+
 def test_a_third_version_lets_the_first_go(world: World, tmp_path: Path) -> None:
     with standing(world, tmp_path, replicas=1) as (plane, _):
         promote(plane, version(1))

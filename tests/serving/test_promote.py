@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from pipeline.run import ROLLBACK, Run
 from pipeline.settings import Settings
 from serving import live as live_module
 from serving.live import Live
+from serving.plane import plane
+from serving.promote import version_of
 from serving.register import CHALLENGER, CHAMPION
 from serving.rollback import rollback
 from serving.server import repository
@@ -289,6 +292,18 @@ def test_two_promotions_do_not_overlap(make: Callable[..., Chain], monkeypatch: 
     assert [type(outcome) for outcome in outcomes].count(Rejected) == 1  # the later one compared with no champion
     winner = (first, second)[[outcome is None for outcome in outcomes].index(True)]
     assert serves(winner)
+
+
+def test_a_champion_that_nothing_serves_is_placed_again(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    one.promote(*one.ready())
+    serving = plane(one.run.settings)
+    with TritonClient(one.run.settings.triton_grpc, 10) as client:
+        client.unload(one.spec.name)
+    shutil.rmtree(repository(one.run.settings) / one.spec.name)
+    for _ in range(2):
+        serving.restore(version_of(one.run.registry, one.spec.name, 1))
+        assert serves(one)
 
 
 @pytest.mark.parametrize("point", ["switch written", "loaded", "tags not set", "alias not moved", "alias moved"])
