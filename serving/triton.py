@@ -155,13 +155,15 @@ def _failure(what: str, address: str, error: InferenceServerException) -> Slipwa
             return Invalid(f"{what}: it is not loaded: {message}", address, "load it, or promote a version of it")
         return Invalid(f"{what}: Triton refuses: {message}", address, "correct the request")
     if "is not healthy" in message:
-        remedy = "unload and load the model, or restart the server: `slipway down`, then `slipway up`"
+        remedy = (
+            "unload and load the model, or restart its server (`slipway down`, `slipway up`; in a cluster, its pod)"
+        )
         return Unavailable(f"{what}: the model's process has ended: {message}", address, remedy)
     if "not at ready state" in message:
         remedy = "wait until it is loaded; load it when it was unloaded"
         return Unavailable(f"{what}: it is not ready: {message}", address, remedy)
     if status in _SILENT:
-        remedy = "start it with `slipway up`, or wait for it"
+        remedy = "start it with `slipway up` (in a cluster, look at its pods), or wait for it"
         return Unavailable(f"{what}: Triton does not answer: {message}", address, remedy)
     return Unavailable(f"{what}: Triton fails: {message}", address, "look at the server's log")
 
