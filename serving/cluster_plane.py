@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
@@ -104,9 +105,8 @@ class ClusterPlane:
         serving = self._traffic(name)
         for found in self._deployments(name):
             labelled = found["metadata"]["labels"]
-            if labelled.get(STATE) != CHALLENGER or f"v{labelled[manifests.VERSION]}" == serving:
-                continue
-            self._delete(found["metadata"]["name"])
+            if labelled.get(STATE) == CHALLENGER and f"v{labelled[manifests.VERSION]}" != serving:
+                self._delete(found["metadata"]["name"])
 
     def is_kept(self, version: Version) -> bool:
         """See `Plane`. A Deployment is quick to serve again; from the package in the store it is made anew."""
@@ -122,21 +122,24 @@ class ClusterPlane:
         replicas = max(self.policy.replicas, int(champion["spec"].get("replicas", 1)) if champion else 0)
         self._stand(version, replicas)
         if before != version.traffic:
-            if isinstance(rollout, Canary) and champion is not None:
-                self._canary(version, champion, rollout)
-            self._move(version, before)
-        for manifest in manifests.routes(self.policy, self._owner, version.name, {version.number: 100}):
-            self.cluster.apply(manifest)
+            try:
+                if isinstance(rollout, Canary) and champion is not None:
+                    self._canary(version, champion, rollout)
+                self._move(version, before)
+            except SlipwayError:
+                self._withdraw(version.name, champion)
+                raise
+        self._route(version.name, {version.number: 100})
         if (scaler := manifests.autoscaler(self.policy, self._owner, version)) is not None:
             self.cluster.apply(scaler)
         self._delete_canaries(version.name)
 
     def restore(self, version: Version) -> None:
         """See `Plane`."""
-        if self._serving(version.name, self._traffic(version.name)) is None:
-            log.warning(
-                "%s: nothing serves version %d, the champion: it is started again", version.name, version.number
-            )
+        serving = self._serving(version.name, self._traffic(version.name))
+        self._withdraw(version.name, serving)  # a promotion that was killed, and never run again, may have left it
+        if serving is None:
+            log.warning("%s: nothing serves version %d, the champion: it starts again", version.name, version.number)
             self.switch(version, BlueGreen(kind="blue_green"))
             self._crown(version)
 
@@ -182,9 +185,10 @@ class ClusterPlane:
         return Address(http=f"{host}:{HTTP}", grpc=f"{host}:{GRPC}")
 
     def _traffic(self, name: str) -> str | None:
-        """The traffic label that the model's Service selects."""
+        """The traffic label that the model's Service selects; None where another hand made it one of no version."""
         found = self.cluster.get("Service", model_name(self.policy, name))
-        return str(found["spec"]["selector"][TRAFFIC]) if found else None
+        label = str((found or {}).get("spec", {}).get("selector", {}).get(TRAFFIC, ""))
+        return label if re.fullmatch(r"v\d+", label) else None
 
     def _serving(self, name: str, traffic: str | None) -> Manifest | None:
         """The Deployment that has the model's traffic."""
@@ -235,22 +239,21 @@ class ClusterPlane:
             raise
 
     def _canary(self, version: Version, champion: Manifest, plan: Canary) -> None:
-        """Step through the shares; whatever happens, no pod of the canary stays behind."""
+        """Step through the shares."""
         share = self._by_weight if self.policy.gateway else self._by_replicas
-        old_number = int(champion["metadata"]["labels"][manifests.VERSION])
-        try:
-            step_through(
-                self.cluster,
-                plan,
-                lambda wanted: share(version, champion, wanted),
-                self._load(version.name),
-                self._poll_s,
-            )
-        except SlipwayError:
-            for manifest in manifests.routes(self.policy, self._owner, version.name, {old_number: 100}):
-                self.cluster.apply(manifest)
-            self._delete_canaries(version.name)
-            raise
+        load = self._load(version.name)
+        step_through(self.cluster, plan, lambda wanted: share(version, champion, wanted), load, self._poll_s)
+
+    def _withdraw(self, name: str, champion: Manifest | None) -> None:
+        """No pod and no share of a canary stays behind."""
+        if champion is not None:
+            self._route(name, {int(champion["metadata"]["labels"][manifests.VERSION]): 100})
+        self._delete_canaries(name)
+
+    def _route(self, name: str, weights: dict[int, int]) -> None:
+        """The Gateway's shares by version number, where there is one."""
+        for manifest in manifests.routes(self.policy, self._owner, name, weights):
+            self.cluster.apply(manifest)
 
     def _by_replicas(self, version: Version, champion: Manifest, wanted: float) -> Sides:
         """Pods of the version that carry the champion's traffic label; champion and Service are not written to."""
@@ -268,9 +271,7 @@ class ClusterPlane:
     def _by_weight(self, version: Version, champion: Manifest, wanted: float) -> Sides:
         """The Gateway's weights; the version's own pods take the share."""
         number = int(champion["metadata"]["labels"][manifests.VERSION])
-        weights = {version.number: round(100 * wanted), number: 100 - round(100 * wanted)}
-        for manifest in manifests.routes(self.policy, self._owner, version.name, weights):
-            self.cluster.apply(manifest)
+        self._route(version.name, {version.number: round(100 * wanted), number: 100 - round(100 * wanted)})
         found = self.cluster.get("Deployment", version_name(self.policy, version.name, version.number))
         return Sides(pods_of(self.cluster, found) if found else [], pods_of(self.cluster, champion), wanted)
 

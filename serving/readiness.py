@@ -65,12 +65,12 @@ def _refusals(pod: Manifest) -> Iterator[Problem]:
     """What no waiting mends."""
     name = f"pod {pod['metadata']['name']}"
     for status in _statuses(pod):
-        ended = (status.get("state", {}).get("terminated"), status.get("lastState", {}).get("terminated"))
-        for one in ended:
-            if status["name"] == "fetch" and one and one.get("exitCode") == Invalid.exit_code:
-                yield Problem((one.get("message") or "the package is refused").strip()[-500:], name)
-                break
-        waiting = status.get("state", {}).get("waiting") or {}
+        state = status.get("state", {})
+        waiting = state.get("waiting") or {}
+        # how its last try ended: one that runs again now, or has ended well since, may have found the store mended
+        ended = state.get("terminated") or (waiting and status.get("lastState", {}).get("terminated")) or {}
+        if status["name"] == "fetch" and ended.get("exitCode") == Invalid.exit_code:
+            yield Problem((ended.get("message") or "the package is refused").strip()[-500:], name)
         if waiting.get("reason") in HOPELESS:
             yield Problem(f"{waiting['reason']}: {waiting.get('message', '')}", f"{name}, {status['name']}")
 

@@ -44,6 +44,7 @@ def rollback(run: Run, name: str) -> PromotionRef:
         return PromotionRef.model_validate_json(done.ref)
     began = time.monotonic()
     serving, registry = plane(run.settings), run.registry
+    _champion(run, name)  # before anything is made under a name that is none
     with serving.alone(name, f"rollback-{run.id}"):
         way = _decide(run, name)
         back = version_of(registry, name, way.back)
@@ -71,10 +72,7 @@ def rollback(run: Run, name: str) -> PromotionRef:
 
 def _decide(run: Run, name: str) -> Way:
     """What this run decided before, else what the registry says now. Raises Invalid when there is no way back."""
-    key, registry = f"{run.key}/way.json", run.registry
-    champion = registry.alias(name, CHAMPION)
-    if champion is None:
-        raise Invalid(f"{name!r} has no champion", run.settings.mlflow_uri, "run its pipeline first")
+    key, registry, champion = f"{run.key}/way.json", run.registry, _champion(run, name)
     if not run.store.exists(key):
         remembered = registry.version_tags(name, champion).get(PREVIOUS, "")
         if not remembered:
@@ -85,6 +83,13 @@ def _decide(run: Run, name: str) -> Way:
     if way.model != name or champion not in (way.champion, way.back):
         raise Invalid(f"run {run.id} has taken back {way.model} from {way.champion}", run.key, "start a new run")
     return way
+
+
+def _champion(run: Run, name: str) -> int:
+    champion = run.registry.alias(name, CHAMPION)
+    if champion is None:
+        raise Invalid(f"{name!r} has no champion", run.settings.mlflow_uri, "run its pipeline first")
+    return champion
 
 
 def main(

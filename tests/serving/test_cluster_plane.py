@@ -134,6 +134,38 @@ def test_a_champion_that_nothing_serves_is_started_again(world: World, tmp_path:
         assert untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1")) == before
 
 
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+def test_what_a_dead_promotion_has_left_goes_before_the_champion_is_asked(world: World, tmp_path: Path) -> None:
+    gateway = {"name": "edge", "namespace": "infra", "domain": "models.example.com"}
+    with standing(world, tmp_path, replicas=1, gateway=gateway) as (plane, _):
+        promote(plane, version(1))
+        left = manifests.canary(plane.policy, plane._owner, version(2), "v1")
+        world.cluster.apply(left)
+        plane._route("fraud_eu", {1: 50, 2: 50})
+        plane.restore(version(1))
+        assert deployments(world) == {"slipway-model-fraud-eu-v1": "champion"}
+        route = world.cluster.get("HTTPRoute", "slipway-model-fraud-eu")
+        assert route is not None
+        assert [one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]] == [100]
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+@pytest.mark.parametrize("label", [None, "latest"])
+def test_a_selector_that_another_hand_has_changed_is_written_anew(
+    world: World, tmp_path: Path, label: str | None
+) -> None:
+    with standing(world, tmp_path, replicas=1) as (plane, _):
+        promote(plane, version(1))
+        found = world.cluster.get("Service", "slipway-model-fraud-eu")
+        assert found is not None
+        del found["spec"]["selector"][TRAFFIC]
+        found["spec"]["selector"] |= {TRAFFIC: label} if label else {"app": "mine"}
+        world.cluster.replace(found)
+        plane.start(version(2))
+        plane.restore(version(1))
+        assert traffic(world) == "v1"
+
+
 def test_a_third_version_lets_the_first_go(world: World, tmp_path: Path) -> None:
     with standing(world, tmp_path, replicas=1) as (plane, _):
         promote(plane, version(1))
@@ -196,6 +228,26 @@ def test_a_package_that_the_init_container_refuses(world: World, tmp_path: Path)
         assert deployments(world) == {}
 
 
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+def test_a_package_that_was_mended_meanwhile(world: World, tmp_path: Path) -> None:
+    """The init container has ended well since it refused: the pod only starts now."""
+    with standing(world, tmp_path, replicas=1) as (plane, _):
+        refused = {"terminated": {"exitCode": 2, "reason": "Error", "message": "invalid: another content"}}
+        fetch = {"name": "fetch", "restartCount": 1, "lastState": refused, "state": {"terminated": {"exitCode": 0}}}
+        looks, tick = count(), world.tick
+
+        def start() -> None:
+            if next(looks) > 10:
+                tick()
+                return
+            for pod in world.cluster.select("Pod", {"app.kubernetes.io/component": "triton"}):
+                world.set_status(pod["metadata"]["name"], {"phase": "Pending", "initContainerStatuses": [fetch]})
+
+        world.tick = start  # type: ignore[method-assign]
+        plane.start(version(1))
+        assert deployments(world) == {"slipway-model-fraud-eu-v1": "challenger"}
+
+
 def test_a_pod_that_answers_wrongly_gets_no_traffic(world: World, tmp_path: Path) -> None:
     with standing(world, tmp_path) as (plane, asked):
         promote(plane, version(1))
@@ -208,6 +260,22 @@ def test_a_pod_that_answers_wrongly_gets_no_traffic(world: World, tmp_path: Path
         with plane.alone("fraud_eu", "run"), pytest.raises(Invalid):
             plane.switch(version(2), BLUE_GREEN)
         assert traffic(world) == "v1"
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+def test_no_canary_stays_where_the_traffic_cannot_move(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_plane, "scrape", lambda *_: Load())
+    with standing(world, tmp_path, replicas=1) as (plane, asked):
+        promote(plane, version(1))
+        plane.start(version(2))
+        asked.refuses = {plane.address("fraud_eu").grpc}
+        plan = Canary(kind="canary", shares=(0.5,), observe_s=0.1)
+        with plane.alone("fraud_eu", "run"), pytest.raises(Invalid, match="another version answers"):
+            plane.switch(version(2), plan)
+        assert traffic(world) == "v1"
+        assert not [name for name in deployments(world) if name.endswith("canary")]
 
 
 def test_a_canary_in_steps(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -325,9 +325,11 @@ def test_a_way_back_that_dies_goes_on_under_its_run_id(
     assert first.run.registry.version_tags(first.spec.name, 2)["slipway.state"] == "rolled back"
 
 
-def test_rollback_of_what_was_never_promoted(stack_settings: Settings) -> None:
-    with pytest.raises(Invalid, match="'never_seen' has no champion"):
-        rollback(back_run(stack_settings), "never_seen")
+@pytest.mark.parametrize("name", ["never_seen", "No such model"])
+def test_rollback_of_what_was_never_promoted(stack_settings: Settings, name: str) -> None:
+    with pytest.raises(Invalid, match=f"'{name}' has no champion"):
+        rollback(back_run(stack_settings), name)
+    assert not list((stack_settings.home / "serving").rglob("*.lock"))
 
 
 def test_no_answer_from_triton_is_retried(make: Callable[..., Chain]) -> None:
