@@ -24,6 +24,7 @@ from pipeline.settings import Settings
 from pipeline.spec_file import load_spec, parse_overrides
 
 LOG_INTERVAL_S = 5  # how often the triggerer fetches a pod's log
+RELEASE = "app.kubernetes.io/instance"
 REFUSED = {400, 404, 422}  # the API server's answers to a pod that no retry makes right
 
 
@@ -88,6 +89,12 @@ class PodOperator(KubernetesPodOperator):  # type: ignore[misc]
             raise ended(code, f"the API server refuses the pod: {_said(error)}") from error
         except HTTPError as error:
             raise AirflowException(f"the API server does not answer: {error}") from error
+
+    def _build_find_pod_label_selector(self, context: Any = None, *, exclude_checked: bool = True) -> str:
+        """The pods of this task's lives, of this release alone: another one's run may have the same name."""
+        found = super()._build_find_pod_label_selector(context, exclude_checked=exclude_checked)
+        release = self.policy.labels.get(RELEASE)
+        return f"{found},{RELEASE}={release}" if release else str(found)
 
     def get_or_create_pod(self, pod_request_obj: Any, context: Any) -> Any:
         """The pod of an earlier life of this task, unless that is on its way out; else a new one."""

@@ -337,6 +337,17 @@ def test_two_runs_and_two_candidates_have_their_own_pods(lives: Lives) -> None:
     assert [life.execute().pod_name for life in (one, two, other)] == names
 
 
+def test_two_releases_in_a_namespace_have_their_own_pods(lives: Lives) -> None:
+    """Their schedules make runs of the same name."""
+    names = []
+    for release in ("one", "two"):
+        life = lives(run_id="scheduled", policy={"labels": {"app.kubernetes.io/instance": release}})
+        names.append(life.execute().pod_name)
+    assert len(set(names)) == 2
+    life.state_store.clear()
+    assert life.execute().pod_name == names[1]
+
+
 NEVER = {
     "nodeAffinity": {
         "requiredDuringSchedulingIgnoredDuringExecution": {
