@@ -122,7 +122,8 @@ def _round(value: float) -> float:
 def _name(data: str) -> str:
     """The file's name as a pipeline's name."""
     stem = Path(data.split("?", maxsplit=1)[0].rstrip("/")).name.split(".")[0]
-    return (re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_") or "model").lstrip("0123456789_")[:63] or "model"
+    legal = re.sub(r"[^a-z0-9]+", "_", stem.lower()).lstrip("0123456789_")
+    return legal[:63].rstrip("_") or "model"
 
 
 def _spec_text(name: str, data: Data, schema: RowSchema, spec_path: Path) -> str:

@@ -10,7 +10,7 @@ from pipeline.columns import ColumnKind, TaskKind
 from pipeline.digest import digest_json
 from pipeline.frozen import Frozen
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9_]{0,61}[a-z0-9])?$")]  # a label's value
 Share = Annotated[float, Field(gt=0, lt=1)]
 Metric = Literal[
     "accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "average_precision", "log_loss", "brier",

@@ -16,7 +16,8 @@ from pipeline.errors import Invalid, SlipwayError, Unavailable
 
 Manifest = dict[str, Any]
 T = TypeVar("T")
-WRONG_FIELD = "failed to create typed patch object"  # an apply with an unknown field is answered with 500
+# an apply with an unknown field, or with a value that is none of its kind, is answered with 500
+WRONG = ("failed to create typed patch object", "failed to convert new object")
 MANAGER = "slipway"  # the field manager of every write
 API_VERSIONS = {
     "Deployment": "apps/v1",
@@ -244,14 +245,19 @@ class KubernetesCluster:
         except exceptions.ConflictError as error:
             raise Conflict(f"{what}: {_said(error)}", where, "run again") from error
         except exceptions.ForbiddenError as error:
-            remedy = "give the service account the right; the chart's Role of the promoter has it"
-            raise Invalid(f"{what}: {_said(error)}", where, remedy) from error
+            said = _said(error)
+            if "exceeded quota" in said:
+                raise Unavailable(f"{what}: {said}", where, "free some of the quota, or raise it") from error
+            remedy = "an admission rule of the cluster forbids it: correct the policy"
+            if " cannot " in said:  # how the API server words a right that is not there
+                remedy = "give the service account the right; the chart's Role of the promoter has it"
+            raise Invalid(f"{what}: {said}", where, remedy) from error
         except exceptions.UnauthorizedError as error:
             raise Unavailable(f"{what}: the credentials are refused", where, "they may have expired") from error
         except exceptions.ResourceNotFoundError as error:
             raise Invalid(f"{what}: this cluster has no such kind", where, "install its custom resource") from error
         except client.ApiException as error:
-            if error.status in (429, 500, 502, 503, 504) and WRONG_FIELD not in str(error.body):
+            if error.status in (429, 500, 502, 503, 504) and not any(wrong in str(error.body) for wrong in WRONG):
                 raise Unavailable(f"{what}: the API server fails: {_said(error)}", where, "wait for it") from error
             raise Invalid(f"{what}: the API server refuses: {_said(error)}", where, "correct the policy") from error
         except (HTTPError, OSError) as error:

@@ -182,7 +182,7 @@ def test_without_an_image_for_gpus_there_is_one_image(policy: PodPolicy, spec: P
 
 LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,52}[a-z0-9])?")  # leaves room for the end that makes it unique
-names = st.from_regex(r"[a-z][a-z0-9_]{0,62}", fullmatch=True)
+names = st.from_regex(r"[a-z]([a-z0-9_]{0,61}[a-z0-9])?", fullmatch=True)
 runs = st.text(st.sampled_from("abcXYZ019_.~:+-"), min_size=1, max_size=250).filter(slug)
 
 

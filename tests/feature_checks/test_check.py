@@ -116,6 +116,12 @@ def test_init_of_what_is_not_there(data: str, target: str, says: str, settings: 
     assert not settings.specs_dir.exists()
 
 
+@pytest.mark.parametrize("stem", ["2026_rows_", "a" * 62 + "_b", "___"])
+def test_a_files_name_becomes_a_name(stem: str, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / f"{stem}.csv").write_text(TABLE)
+    assert load_spec(init(str(tmp_path / f"{stem}.csv"), "target", settings).spec_path).task.kind == "binary"
+
+
 @pytest.mark.parametrize(("source", "kind"), [("sklearn://wine", "multiclass"), ("sklearn://diabetes", "regression")])
 def test_init_of_other_tasks(source: str, kind: str, settings: Settings) -> None:
     report = init(source, "target", settings)

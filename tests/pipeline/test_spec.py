@@ -70,6 +70,7 @@ def test_a_mistake_is_named_with_its_line(case: str) -> None:
         (GOOD.replace("kind: xgboost", "kind: forest"), "candidates.0"),
         (GOOD.replace("binary", "binry"), "task"),
         (GOOD.replace("demo", "Demo!"), "name"),
+        (GOOD.replace("demo", "demo_"), "name"),  # a name is the value of a label, too
         (GOOD.replace("target: y}", "target: y, drop: [y]}"), "the target 'y' is in `drop`"),
         (GOOD.replace("target: y}", "target: y, table: t, query: q}"), "`table` or `query`, not both"),
         (GOOD.replace("name: net", "name: xgboost"), "candidates share the name xgboost"),

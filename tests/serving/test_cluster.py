@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from kubernetes import client
+from kubernetes.dynamic import exceptions
 
 sys.path.insert(0, str(Path(__file__).parent))
 from worlds import NOWHERE, WORLDS, World
 
-from pipeline.errors import Invalid, Unavailable
+from pipeline.errors import Invalid, SlipwayError, Unavailable
 from serving.cluster import Conflict, KubernetesCluster, Manifest
 from serving.lease import lease
 from serving.readiness import await_ready
@@ -173,14 +176,47 @@ def test_a_deployment_is_ready_when_its_pods_are(world: World) -> None:
     world.cluster.delete("Deployment", "well")
 
 
+NOBODY = (
+    "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}]\n"
+    "contexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\nusers: [{name: u, user: {}}]\n"
+)
+
+
 def test_no_cluster_and_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     with pytest.raises(Invalid, match="no Kubernetes is configured"):
         KubernetesCluster("n", 1.0)
-    (tmp_path / "some").write_text(
-        "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}]\n"
-        "contexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\nusers: [{name: u, user: {}}]\n"
-    )
+    (tmp_path / "some").write_text(NOBODY)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "some"))
     with pytest.raises(Unavailable, match="the API server does not answer"):
         KubernetesCluster("n", 0.5).get("Service", "a")
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind", "remedy"),
+    [
+        (403, 'User "x" cannot patch resource "deployments"', Invalid, "give the service account the right"),
+        (403, "exceeded quota: q, requested: pods=1", Unavailable, "free some of the quota"),
+        (403, "admission webhook denied the request", Invalid, "correct the policy"),
+        (500, "failed to convert new object: quantities must match", Invalid, "correct the policy"),
+        (500, "etcdserver: request timed out", Unavailable, "wait for it"),
+    ],
+)
+def test_a_refusal_has_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, message: str, kind: type[SlipwayError], remedy: str
+) -> None:
+    """The messages are a real API server's."""
+    place = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
+    (tmp_path / "some").write_text(NOBODY)
+    monkeypatch.setattr(place, str(tmp_path / "some"))
+    cluster = KubernetesCluster("n", 0.1)
+    error = client.ApiException(status=status)
+    error.body = json.dumps({"message": message})
+
+    def refuse(_: str) -> NoReturn:
+        raise exceptions.api_exception(error)
+
+    monkeypatch.setattr(cluster, "_of", refuse)
+    with pytest.raises(kind, match=remedy) as refused:
+        cluster.get("Service", "a")
+    assert message in str(refused.value)
