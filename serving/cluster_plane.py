@@ -126,7 +126,7 @@ class ClusterPlane:
                 if isinstance(rollout, Canary) and champion is not None:
                     self._canary(version, champion, rollout)
                 self._move(version, before)
-            except SlipwayError:
+            except (SlipwayError, SystemExit):  # it fails, or is told to end
                 self._withdraw(version.name, champion)
                 raise
         self._route(version.name, {version.number: 100})
@@ -232,7 +232,7 @@ class ClusterPlane:
         )
         try:
             arriving(self._ask, self.address(version.name).grpc, version)
-        except SlipwayError:
+        except (SlipwayError, SystemExit):
             if before is not None:
                 old = Version(version.name, int(before.removeprefix("v")), "", "")
                 self.cluster.apply(manifests.model_service(self.policy, self._owner, old))

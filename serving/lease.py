@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,14 +27,29 @@ def lease(cluster: Cluster, manifest: Manifest, holder: str, term_s: float, wait
     while (other := _take(cluster, manifest, holder, term_s)) is not None:
         if time.monotonic() > deadline:
             name = manifest["metadata"]["name"]
-            raise Unavailable(f"another change of traffic is under way, by {other}", f"Lease {name}", "run again later")
+            remedy = "run again later; if that run is dead, delete the Lease"
+            raise Unavailable(f"another change of traffic is under way, by {other}", f"Lease {name}", remedy)
         time.sleep(POLL_S)
+    with _told_to_end():
+        try:
+            yield
+        finally:
+            found = cluster.get("Lease", manifest["metadata"]["name"])
+            if found is not None and found["spec"].get("holderIdentity") == holder:
+                cluster.delete("Lease", manifest["metadata"]["name"])
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """SIGTERM, with which a pod is deleted, raises SystemExit: what is held and half done is let go on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     finally:
-        found = cluster.get("Lease", manifest["metadata"]["name"])
-        if found is not None and found["spec"].get("holderIdentity") == holder:
-            cluster.delete("Lease", manifest["metadata"]["name"])
+        signal.signal(signal.SIGTERM, before)
 
 
 def _take(cluster: Cluster, manifest: Manifest, holder: str, term_s: float) -> str | None:

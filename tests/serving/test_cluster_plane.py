@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -276,6 +277,32 @@ def test_no_canary_stays_where_the_traffic_cannot_move(
             plane.switch(version(2), plan)
         assert traffic(world) == "v1"
         assert not [name for name in deployments(world) if name.endswith("canary")]
+
+
+@pytest.mark.parametrize("world", ["fake"], indirect=True)
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_promotion_that_is_told_to_end_leaves_nothing(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    """Its task was marked as failed: the pod gets SIGTERM, while the canary is observed or just after the switch."""
+
+    def end(*_: object) -> Load:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Load()
+
+    with standing(world, tmp_path, replicas=1) as (plane, asked):
+        promote(plane, version(1))
+        plane.start(version(2))
+        monkeypatch.setattr(cluster_plane, "scrape", (lambda *_: Load()) if moved else end)
+        monkeypatch.setattr(plane, "_ask", lambda address, new: end() if "svc" in address else asked(address, new))
+        plan, before = Canary(kind="canary", shares=(0.5,), observe_s=0.1), signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended, plane.alone("fraud_eu", "run"):
+            plane.switch(version(2), plan)
+        assert ended.value.code == 128 + signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == before
+        assert traffic(world) == "v1"
+        assert not [name for name in deployments(world) if name.endswith("canary")]
+        assert world.cluster.get("Lease", "slipway-model-fraud-eu") is None
 
 
 def test_a_canary_in_steps(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
