@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.errors import Invalid, SlipwayError
+from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.settings import read_settings
 from pipeline.store import Store
 from serving.live import place
@@ -30,9 +31,12 @@ def fetch(store: Store, key: str, digest: str, folder: Path) -> None:
         verify(folder, digest)
     except FileNotFoundError as error:
         raise Invalid("the store has no such package", store.path(key), "run the pipeline again") from error
-    except SlipwayError:
+    except Invalid as error:  # says where the package is, not where its copy was
         shutil.rmtree(folder, ignore_errors=True)
-        raise
+        raise Invalid([replace(problem, where=store.path(key)) for problem in error.problems]) from error
+    except OSError as error:
+        remedy = "look at the store, and at the disk of the node"
+        raise Unavailable(f"the package cannot be copied: {error}", store.path(key), remedy) from error
 
 
 def main(
