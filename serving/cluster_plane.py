@@ -42,7 +42,7 @@ from serving.package import package_key
 from serving.plane import Address
 from serving.policy import ServingPolicy
 from serving.probe import probe
-from serving.readiness import await_ready, pods_of
+from serving.readiness import await_no_canary, await_ready, pods_of
 from serving.triton import TritonClient
 
 Ask = Callable[[str, Version], None]
@@ -138,6 +138,7 @@ class ClusterPlane:
         """See `Plane`."""
         serving = self._serving(version.name, self._traffic(version.name))
         self._withdraw(version.name, serving)  # a promotion that was killed, and never run again, may have left it
+        await_no_canary(self.cluster, labels(self.policy) | {MODEL: version.name}, self._poll_s)
         if serving is None:
             log.warning("%s: nothing serves version %d, the champion: it starts again", version.name, version.number)
             self.switch(version, BlueGreen(kind="blue_green"))
@@ -192,9 +193,7 @@ class ClusterPlane:
 
     def _serving(self, name: str, traffic: str | None) -> Manifest | None:
         """The Deployment that has the model's traffic."""
-        if traffic is None:
-            return None
-        return self.cluster.get("Deployment", version_name(self.policy, name, int(traffic.removeprefix("v"))))
+        return self.cluster.get("Deployment", version_name(self.policy, name, int(traffic[1:]))) if traffic else None
 
     def _deployments(self, name: str) -> list[Manifest]:
         return self.cluster.select("Deployment", labels(self.policy) | {MODEL: name})

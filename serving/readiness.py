@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pipeline.errors import Invalid, Problem, Unavailable
 from serving.cluster import Cluster, Manifest
+from serving.manifests import TRAFFIC, VERSION
 
 HOPELESS = ("InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull")
 BEGINNING = ("PodInitializing", "ContainerCreating")
 POLL_S = 1.0
+DRAINED_S = 120.0  # a pod takes its grace to end; who asks the model then, sees whether it has
 
 
 def await_ready(cluster: Cluster, name: str, replicas: int, timeout_s: float, poll_s: float = POLL_S) -> list[Manifest]:
@@ -35,6 +37,16 @@ def await_ready(cluster: Cluster, name: str, replicas: int, timeout_s: float, po
             problems = problems or _conditions(deployment)
             what = f"{name} has {_count(deployment)} of {replicas} pods ready after {timeout_s:g} s"
             raise Unavailable([Problem(what, "cluster", "see why below; what serves was not touched"), *problems])
+        time.sleep(poll_s)
+
+
+def await_no_canary(cluster: Cluster, labels: Mapping[str, str], poll_s: float = POLL_S) -> None:
+    """Return once no pod of a version has the traffic of another one: one that drains still answers for a while."""
+    deadline = time.monotonic() + DRAINED_S
+    while time.monotonic() < deadline:
+        found = [pod["metadata"]["labels"] for pod in cluster.select("Pod", labels)]
+        if all(own.get(TRAFFIC) == f"v{own.get(VERSION)}" for own in found):
+            return
         time.sleep(poll_s)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -143,7 +144,13 @@ def test_what_a_dead_promotion_has_left_goes_before_the_champion_is_asked(world:
         left = manifests.canary(plane.policy, plane._owner, version(2), "v1")
         world.cluster.apply(left)
         plane._route("fraud_eu", {1: 50, 2: 50})
+        (pod,) = world.cluster.select("Pod", {VERSION: "2"})
+        owners = [pod["metadata"]["ownerReferences"][0] | {"uid": "gone"}]
+        drains = {"name": "drains", "labels": pod["metadata"]["labels"], "ownerReferences": owners}
+        world.cluster.create({"apiVersion": "v1", **pod, "metadata": drains})
+        threading.Timer(0.5, world.cluster.delete, ("Pod", "drains")).start()
         plane.restore(version(1))
+        assert not world.cluster.select("Pod", {VERSION: "2"})  # it would have answered the champion's questions
         assert deployments(world) == {"slipway-model-fraud-eu-v1": "champion"}
         route = world.cluster.get("HTTPRoute", "slipway-model-fraud-eu")
         assert route is not None
