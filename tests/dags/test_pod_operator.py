@@ -369,28 +369,31 @@ class TestOnOurServer:
     ) -> None:
         life = lives()
         read = AsyncKubernetesHook.read_logs
-        found: list[str] = []
+        cuts = iter([ClientConnectionError("cut")])
+        said: list[str] = []
 
         async def read_logs(*arguments: Any, **options: Any) -> list[str]:
-            if not found:
-                found.append("not yet")
-                raise ClientConnectionError("cut")
+            for cut in cuts:
+                raise cut
             return await read(*arguments, **options)
 
         monkeypatch.setattr(AsyncKubernetesHook, "read_logs", read_logs)
 
+        def is_written() -> bool:
+            said.append(capfd.readouterr().out)
+            return "fold 1 of 5" in "".join(said)
+
         def kubelet(pod: str) -> None:
             world.runs(pod)
             world.server.logs[pod] = "2026-11-25T00:00:00.5Z fold 1 of 5\n"
-            time.sleep(2.5)
-            found.append(capfd.readouterr().out)
+            eventually(is_written)
             life.writes()
             world.server.logs[pod] += "fold 2 of 5\n"
             world.ends(pod, 0)
 
         assert life.lead(kubelet) == "success"
-        assert "cannot be read now: cut" in found[1]  # no reason to end the step
-        assert "[step] fold 1 of 5" in found[1]
+        assert "cannot be read now: cut" in "".join(said)  # no reason to end the step
+        assert "[step] fold 1 of 5" in "".join(said)
         assert "fold 2 of 5" in capfd.readouterr().out
 
     def test_the_api_server_may_be_away(self, world: World, lives: Lives, monkeypatch: pytest.MonkeyPatch) -> None:

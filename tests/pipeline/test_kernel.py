@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,7 +108,7 @@ def test_a_disk_that_fails_is_told_in_a_sentence(
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(shutil, "copyfile", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(kind, match=says):
         store.write("new", b"x")
     assert store.read("old") == b"kept"
