@@ -16,7 +16,7 @@ help: ## this list
 
 run: env ## start the stack, run the breast_cancer pipeline through Airflow, print the verdict
 	$(BIN)/slipway up
-	$(BIN)/slipway trigger breast_cancer --wait
+	$(BIN)/slipway trigger breast_cancer --wait || test $$? = 3  # 3: refused with reasons, such as the champion's own graph
 
 down: ## stop every process that the stack started
 	@test ! -x $(BIN)/slipway || $(BIN)/slipway down

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from sklearn import metrics as sk
 
 from pipeline.columns import RowSchema
-from pipeline.spec import LOWER_IS_BETTER, Metric
+from pipeline.gate_rules import LOWER_IS_BETTER, Metric
 
 Floats = npt.NDArray[np.floating]
 ECE_BINS = 15

@@ -8,6 +8,8 @@ import secrets
 import sys
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from pipeline.daemon import write_private
 from pipeline.errors import Invalid
 from pipeline.program import Program
@@ -92,8 +94,8 @@ def airflow(settings: Settings) -> Program:
             **environment(settings),
             # the tasks work with the settings of who starts the stack
             **{
-                f"{PREFIX}{name.upper()}": str(value)
-                for name, value in settings.model_dump(exclude={"airflow_password"}).items()
+                f"{PREFIX}{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+                for name, value in settings.model_dump(exclude={"airflow_password"}, exclude_none=True).items()
             },
             **variables,
             "AIRFLOW_HOME": str(home),

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from pipeline.columns import RowSchema
 from pipeline.frozen import Frozen
+from pipeline.gate_rules import Waiver
 
 
 class Finding(Frozen):
@@ -147,23 +148,56 @@ class RolloutRef(Frozen):
     grpc: str
 
 
+Outcome = Literal["passed", "refused", "inconclusive"]
+
+
+class Table(Frozen):
+    """Numbers behind a verdict, row by row: groups, bins of probabilities, percentiles. Its plot is drawn from them."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[float | str | None, ...], ...]
+
+
 class Verdict(Frozen):
     """One gate's answer. `observed` and `bound` are the numbers that decided, in the gate's own unit."""
 
     gate: str
-    passed: bool
+    outcome: Outcome
     reason: str
     observed: float | None = None
     bound: float | None = None
     numbers: dict[str, float] = Field(default={})
+    tables: tuple[Table, ...] = ()
+    waiver: Waiver | None = Field(default=None, description="the spec's waiver of this gate, when it held")
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate itself let the challenger through."""
+        return self.outcome == "passed"
+
+    @property
+    def stops(self) -> bool:
+        """Whether it stops the promotion: it did not pass, and nobody answers for that."""
+        return not self.passed and self.waiver is None
 
 
 class GateReport(Frozen):
-    """All verdicts; passed when every one did. `champion` is the version compared with, None when there was none."""
+    """All verdicts; passed when none stops. `champion` is the version compared with, None when there was none."""
 
     passed: bool
     verdicts: tuple[Verdict, ...]
     champion: int | None
+
+
+class Approval(Frozen):
+    """A person's word on a run, given before its promotion."""
+
+    approved: bool
+    by: str
+    at: str = Field(description="ISO 8601 UTC")
+    via: Literal["airflow", "command"]
+    note: str = ""
 
 
 class PromotionRef(Frozen):
@@ -175,3 +209,4 @@ class PromotionRef(Frozen):
     previous: int | None
     http: str
     grpc: str
+    record: str = Field(default="", description="key of the signed promotion record's folder")

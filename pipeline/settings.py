@@ -49,6 +49,21 @@ class Settings(BaseSettings):
     release: str = Field(default="slipway", description="how the names of served objects begin, on Kubernetes")
     pods: Path = Field(default=Path(), description="policy of step pods (default: <root>/policy/pods.yaml)")
     serving: Path = Field(default=Path(), description="policy of served versions (default: <root>/policy/serving.yaml)")
+    signing: Literal["key", "sigstore"] = Field(
+        default="key", description="how packages and records are signed: an EC key, or sigstore by identity"
+    )
+    signing_key: Path = Field(default=Path(), description="private EC key (PEM), default <home>/keys/signing.pem")
+    verify_key: Path = Field(
+        default=Path(),
+        description="public key or certificate (PEM) of what may be served, default <home>/keys/verify.pem",
+    )
+    sigstore_identity: str = Field(default="", description="whose signature sigstore must show")
+    sigstore_issuer: str = Field(default="", description="OpenID Connect issuer of that identity")
+    judge_url: str = Field(default="", description="OpenAI-compatible endpoint of the model that judges text")
+    judge_model: str = Field(default="", description="name of the model that judges text")
+    judge_key: SecretStr | None = Field(default=None, description="its API key")
+    openlineage_url: str = Field(default="", description="receiver of OpenLineage events; empty: none are sent")
+    openlineage_key: SecretStr | None = Field(default=None, description="its API key")
     threads: int = Field(default=0, ge=0, description="threads of a fit (0: one for each core)")
     timeout_s: float = Field(default=30.0, gt=0, description="deadline for one call to an outside server")
 
@@ -69,6 +84,8 @@ class Settings(BaseSettings):
         default("triton_dir", self.root / ".triton")
         default("mlflow_uri", f"http://{self.address}:{self.mlflow_port}")
         default("airflow_url", f"http://{self.address}:{self.airflow_port}")
+        default("signing_key", self.home / "keys" / "signing.pem")
+        default("verify_key", self.home / "keys" / "verify.pem")
         default("pods", self.root / "policy" / "pods.yaml")
         default("serving", self.root / "policy" / "serving.yaml")
 

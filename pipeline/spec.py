@@ -9,14 +9,10 @@ from pydantic import Field, StringConstraints, model_validator
 from pipeline.columns import ColumnKind, TaskKind
 from pipeline.digest import digest_json
 from pipeline.frozen import Frozen
+from pipeline.gate_rules import Gates, Metric, Tolerance
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9_]{0,61}[a-z0-9])?$")]  # a label's value
 Share = Annotated[float, Field(gt=0, lt=1)]
-Metric = Literal[
-    "accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "average_precision", "log_loss", "brier",
-    "ece", "rmse", "mae", "r2",
-]  # fmt: skip
-LOWER_IS_BETTER: frozenset[str] = frozenset({"log_loss", "brier", "ece", "rmse", "mae"})
 PRIMARY: dict[TaskKind, Metric] = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 METRICS: dict[TaskKind, tuple[Metric, ...]] = {
     "binary": (
@@ -137,60 +133,6 @@ class Torch(_Candidate):
 Candidate = Annotated[XGBoost | Torch, Field(discriminator="kind")]
 
 
-class Tolerance(Frozen):
-    """Two numbers agree when |a - b| <= atol + rtol * |b|."""
-
-    atol: float = Field(default=1e-5, ge=0, description="of a probability, or in target standard deviations")
-    rtol: float = Field(default=1e-4, ge=0)
-
-    def in_units(self, unit: float) -> Tolerance:
-        """The tolerance with `atol` counted in `unit` (see `pipeline.target.answer_unit`)."""
-        return Tolerance(atol=self.atol * unit, rtol=self.rtol)
-
-
-class Quality(Frozen):
-    """Bounds on the metrics of the held-out rows, as the server answered them."""
-
-    at_least: dict[Metric, float] = Field(default={})
-    at_most: dict[Metric, float] = Field(default={})
-
-
-class ChampionGate(Frozen):
-    """Comparison with the champion on the same held-out rows: paired bootstrap of the primary metric's difference."""
-
-    margin: float = Field(default=0.005, ge=0, description="how much worse the interval's lower end may be")
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    resamples: int = Field(default=1000, ge=100)
-    min_rows: int = Field(default=30, ge=2)
-
-
-class Latency(Frozen):
-    """Latency at a declared load, requests arriving at a rate whether or not earlier ones were answered."""
-
-    rate_per_s: float = Field(default=50.0, gt=0)
-    duration_s: float = Field(default=3.0, gt=0, le=600)
-    rows: int = Field(default=1, ge=1, description="rows of a request")
-    p95_ms: float = Field(default=50.0, gt=0)
-    error_rate: float = Field(default=0.0, ge=0, lt=1)
-
-
-class Robustness(Frozen):
-    """Numbers moved by `noise` standard deviations may change the answer by this much, on average over rows."""
-
-    noise: float = Field(default=0.01, gt=0)
-    mean_change: float = Field(default=0.05, gt=0, description="of a probability, or in target standard deviations")
-
-
-class Gates(Frozen):
-    """What must hold before a version becomes champion."""
-
-    quality: Quality = Quality()
-    champion: ChampionGate = ChampionGate()
-    parity: Tolerance = Tolerance()
-    latency: Latency = Latency()
-    robustness: Robustness = Robustness()
-
-
 class BlueGreen(Frozen):
     """All traffic moves to the new version in one step."""
 
@@ -246,6 +188,9 @@ class PipelineSpec(Frozen):
     candidates: tuple[Candidate, ...] = Field(min_length=1)
     export: Tolerance = Tolerance()
     gates: Gates = Gates()
+    approval: Literal["none", "required"] = Field(
+        default="none", description="required: a person says yes before a promotion, having seen the gates' report"
+    )
     serving: Serving = Serving()
 
     @model_validator(mode="after")

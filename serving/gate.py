@@ -60,7 +60,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
         )
         verdicts = judge([kind(evidence) for kind in GATES])
     report = GateReport(
-        passed=all(verdict.passed for verdict in verdicts),
+        passed=not any(verdict.stops for verdict in verdicts),
         verdicts=verdicts,
         champion=champion.version if champion else None,
     )

@@ -27,7 +27,7 @@ def promote(
     """
     if not report.passed:
         _take_down(spec, model, run, "refused")
-        failed = [verdict for verdict in report.verdicts if not verdict.passed]
+        failed = [verdict for verdict in report.verdicts if verdict.stops]
         raise Rejected(
             [Problem(verdict.reason, f"gate {verdict.gate}", "see the gate report in MLflow") for verdict in failed]
         )

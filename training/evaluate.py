@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP, RowSchema
 from pipeline.dataset import split_rows
+from pipeline.gate_rules import LOWER_IS_BETTER, Metric
 from pipeline.metrics import better, scores
 from pipeline.refs import CandidateScore, DatasetRef, Evaluation, OnnxRef
 from pipeline.run import Run
-from pipeline.spec import LOWER_IS_BETTER, Metric, PipelineSpec
+from pipeline.spec import PipelineSpec
 from pipeline.step import main
 from pipeline.target import encode_target
 from pipeline.tensors import Tensors, to_tensors

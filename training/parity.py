@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP, RowSchema
 from pipeline.errors import Invalid
+from pipeline.gate_rules import Tolerance
 from pipeline.refs import ParityCase
-from pipeline.spec import Tolerance
 from pipeline.tensors import MISSING_TIMESTAMP, Tensors
 
 Floats = npt.NDArray[np.float32]

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
 from pipeline.columns import RowSchema
+from pipeline.gate_rules import LOWER_IS_BETTER, Tolerance
 from pipeline.refs import CandidateScore, ParityCase
-from pipeline.spec import LOWER_IS_BETTER, Tolerance
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]

@@ -13,9 +13,10 @@ from sklearn.model_selection import KFold, StratifiedKFold, StratifiedShuffleSpl
 
 from pipeline.columns import RowSchema
 from pipeline.errors import Invalid
+from pipeline.gate_rules import LOWER_IS_BETTER, Metric
 from pipeline.metrics import scores
 from pipeline.registry import TrialRecord
-from pipeline.spec import LOWER_IS_BETTER, Metric, Torch, XGBoost
+from pipeline.spec import Torch, XGBoost
 from training.models.base import Fitted, Floats, Fold, Params, Trainer
 
 FEW_ROWS = 2000  # below it one validation part is too noisy to choose by

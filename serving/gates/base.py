@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.columns import RowSchema
 from pipeline.errors import Invalid
-from pipeline.refs import Verdict
+from pipeline.refs import Outcome, Verdict
 from pipeline.spec import PipelineSpec
 from pipeline.tensors import Tensors
 from serving.triton import TritonClient
@@ -111,11 +111,11 @@ class Gate(BaseMetric):  # type: ignore[misc]
 
     def passed(self, reason: str, **numbers: Any) -> Verdict:
         """A verdict that lets the challenger through."""
-        return _verdict(self.name, True, reason, numbers)
+        return _verdict(self.name, "passed", reason, numbers)
 
     def refused(self, reason: str, **numbers: Any) -> Verdict:
         """A verdict that stops it."""
-        return _verdict(self.name, False, reason, numbers)
+        return _verdict(self.name, "refused", reason, numbers)
 
 
 def judge(gates: Sequence[Gate]) -> tuple[Verdict, ...]:
@@ -148,12 +148,12 @@ def judge(gates: Sequence[Gate]) -> tuple[Verdict, ...]:
     return tuple(verdicts)
 
 
-def _verdict(gate: str, passed: bool, reason: str, numbers: dict[str, Any]) -> Verdict:
+def _verdict(gate: str, outcome: Outcome, reason: str, numbers: dict[str, Any]) -> Verdict:
     observed, bound = numbers.pop("observed", None), numbers.pop("bound", None)
     plain = {key: float(value) for key, value in numbers.items() if value is not None and np.isfinite(value)}
     return Verdict(
         gate=gate,
-        passed=passed,
+        outcome=outcome,
         reason=reason,
         observed=None if observed is None or not np.isfinite(observed) else float(observed),
         bound=None if bound is None else float(bound),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.gate_rules import LOWER_IS_BETTER
 from pipeline.metrics import statistic
 from pipeline.refs import Verdict
-from pipeline.spec import LOWER_IS_BETTER
 from serving.gates.base import Gate
 
 

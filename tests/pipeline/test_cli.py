@@ -190,8 +190,8 @@ def test_the_verdict_shows_all_that_is_known() -> None:
                 evaluation=refs.Evaluation(primary="roc_auc", scores=scores, winner="x", dataset_digest="d"),
                 gates=refs.GateReport(
                     passed=True, champion=3,
-                    verdicts=(refs.Verdict(gate="quality", passed=True, reason="good", observed=0.91234, bound=0.8),
-                              refs.Verdict(gate="champion", passed=False, reason="worse")),
+                    verdicts=(refs.Verdict(gate="quality", outcome="passed", reason="good", observed=0.91234, bound=0.8),
+                              refs.Verdict(gate="champion", outcome="refused", reason="worse")),
                 ),
                 promotion=refs.PromotionRef(name="demo", version=4, digest="d", previous=3, http="h", grpc="g"),
             ),

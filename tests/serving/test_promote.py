@@ -122,8 +122,8 @@ def test_a_refused_challenger_is_taken_down_and_nothing_else(make: Callable[...,
     first, second = make("r1", 1.0), make("r2", 3.0)
     first.promote(*first.ready())
     verdicts = (
-        Verdict(gate="quality", passed=False, reason="too bad"),
-        Verdict(gate="parity", passed=False, reason="differs"),
+        Verdict(gate="quality", outcome="refused", reason="too bad"),
+        Verdict(gate="parity", outcome="refused", reason="differs"),
     )
     report = PASSED.model_copy(update={"passed": False, "verdicts": verdicts, "champion": 1})
     before = (repository(first.run.settings) / first.spec.name / "config.pbtxt").read_bytes()

@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.columns import Column, RowSchema
 from pipeline.dataset import split_rows
+from pipeline.gate_rules import Tolerance
 from pipeline.metrics import scores
 from pipeline.refs import OnnxRef
-from pipeline.spec import METRICS, Tolerance
+from pipeline.spec import METRICS
 from pipeline.target import encode_target
 from pipeline.tensors import to_tensors
 from training.evaluate import evaluate, shuffled_importance

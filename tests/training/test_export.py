@@ -19,7 +19,7 @@ from pipeline.columns import Column, RowSchema
 from pipeline.dataset import split_rows
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid
-from pipeline.spec import Tolerance
+from pipeline.gate_rules import Tolerance
 from pipeline.tensors import to_tensors
 from training.export import export
 from training.features import Features, fit_features

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.columns import NUMERIC, Column, RowSchema
 from pipeline.errors import Invalid
-from pipeline.spec import Tolerance
+from pipeline.gate_rules import Tolerance
 from pipeline.tensors import Tensors
 from training.features import Features
 from training.models.base import Native

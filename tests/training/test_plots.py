@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from pipeline.columns import Column, RowSchema
+from pipeline.gate_rules import Tolerance
 from pipeline.refs import CandidateScore, ParityCase
-from pipeline.spec import Tolerance
 from training import plots
 from training.parity import UNBOUNDED
 
