@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import date
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -58,7 +59,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
             challenger=client,
             version=rollout.version,
         )
-        verdicts = judge([kind(evidence) for kind in GATES])
+        verdicts = judge([kind(evidence) for kind in GATES], date.fromisoformat(run.now()[:10]))
     report = GateReport(
         passed=not any(verdict.stops for verdict in verdicts),
         verdicts=verdicts,

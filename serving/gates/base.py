@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from pipeline.columns import RowSchema
 from pipeline.errors import Invalid
-from pipeline.refs import Outcome, Verdict
+from pipeline.refs import Outcome, Table, Verdict
 from pipeline.spec import PipelineSpec
 from pipeline.tensors import Tensors
 from serving.triton import TritonClient
@@ -39,12 +40,17 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that serves now, and its answers to the same rows; `problem` says why there are none."""
+    """The version that serves now, and its answers to the same rows; `problem` says why there are none.
+
+    `tensors` are the rows by its own columns, which `ask` answers as the serving server does.
+    """
 
     version: int
     onnx_digest: str
     answers: Floats | None
     problem: str = ""
+    tensors: Tensors | None = None
+    ask: Callable[[Tensors], Floats] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Evidence:
     champion: Champion | None
     challenger: TritonClient
     version: int
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)  # held-out, with columns that the model does not read
+    validation: Validation | None = None
 
     def ask(self, tensors: Tensors) -> Floats:
         """(rows, width): the challenger's answers to other rows."""
@@ -109,17 +117,26 @@ class Gate(BaseMetric):  # type: ignore[misc]
     def __name__(self) -> str:
         return self.name
 
-    def passed(self, reason: str, **numbers: Any) -> Verdict:
-        """A verdict that lets the challenger through."""
-        return _verdict(self.name, "passed", reason, numbers)
+    def passed(self, reason: str, *, tables: Any = (), **numbers: Any) -> Verdict:
+        """A verdict that lets the challenger through.
 
-    def refused(self, reason: str, **numbers: Any) -> Verdict:
+        `observed` and `bound` among the numbers are what decided; `tables` are `Table`s (see `table`).
+        """
+        return _verdict(self.name, "passed", reason, tables, numbers)
+
+    def refused(self, reason: str, *, tables: Any = (), **numbers: Any) -> Verdict:
         """A verdict that stops it."""
-        return _verdict(self.name, "refused", reason, numbers)
+        return _verdict(self.name, "refused", reason, tables, numbers)
+
+    def inconclusive(self, reason: str, *, tables: Any = (), **numbers: Any) -> Verdict:
+        """A verdict that stops it as well, unless a person decides: the evidence proves neither."""
+        return _verdict(self.name, "inconclusive", reason, tables, numbers)
 
 
-def judge(gates: Sequence[Gate]) -> tuple[Verdict, ...]:
+def judge(gates: Sequence[Gate], today: date) -> tuple[Verdict, ...]:
     """Every gate's verdict, run by DeepEval as metrics of one test case; what it does not count as passed is refused.
+
+    A waiver of the spec that holds `today` (UTC) is attached to the verdict that it answers for.
 
     Raises Unavailable when a server does not answer. A retry helps.
     """
@@ -144,11 +161,34 @@ def judge(gates: Sequence[Gate]) -> tuple[Verdict, ...]:
         verdict = gate.verdict or gate.refused("was not asked")
         if verdict.passed and not counted.get(gate.name, False):
             verdict = gate.refused("DeepEval did not count it as passed")
-        verdicts.append(verdict)
+        verdicts.append(_waived(verdict, evidence.spec, today))
     return tuple(verdicts)
 
 
-def _verdict(gate: str, outcome: Outcome, reason: str, numbers: dict[str, Any]) -> Verdict:
+def table(name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Numbers behind a verdict, of numpy or of Python; what is not finite is an empty cell."""
+
+    def cell(value: Any) -> float | str | None:
+        if value is None or isinstance(value, str):
+            return value
+        return float(value) if np.isfinite(value) else None
+
+    return Table(name=name, columns=tuple(columns), rows=tuple(tuple(cell(value) for value in row) for row in rows))
+
+
+def _waived(verdict: Verdict, spec: PipelineSpec, today: date) -> Verdict:
+    """The verdict with the waiver that answers for it; a waiver that has expired is told and counts for nothing."""
+    waiver = next((one for one in spec.gates.waivers if one.gate == verdict.gate), None)
+    if verdict.passed or waiver is None:
+        return verdict
+    if waiver.holds(today):
+        return verdict.model_copy(update={"waiver": waiver})
+    return verdict.model_copy(
+        update={"reason": f"{verdict.reason}; the waiver of {waiver.by} expired on {waiver.until}"}
+    )
+
+
+def _verdict(gate: str, outcome: Outcome, reason: str, tables: Iterable[Table], numbers: dict[str, Any]) -> Verdict:
     observed, bound = numbers.pop("observed", None), numbers.pop("bound", None)
     plain = {key: float(value) for key, value in numbers.items() if value is not None and np.isfinite(value)}
     return Verdict(
@@ -158,4 +198,5 @@ def _verdict(gate: str, outcome: Outcome, reason: str, numbers: dict[str, Any]) 
         observed=None if observed is None or not np.isfinite(observed) else float(observed),
         bound=None if bound is None else float(bound),
         numbers=plain,
+        tables=tuple(tables),
     )

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ FRAME = rows(400)
 TENSORS = to_tensors(FRAME, SCHEMA)
 TARGET = encode_target(FRAME, SCHEMA)
 GOOD = native(3.0, TENSORS)
+TODAY = date(2026, 11, 25)
 
 
 @dataclass
@@ -64,7 +66,7 @@ def evidence(gates: str = "{}", **changes: Any) -> Evidence:
 
 
 def verdict(kind: type[Gate], found: Evidence) -> Verdict:
-    return judge([kind(found)])[0]
+    return judge([kind(found)], TODAY)[0]
 
 
 def champion(answers: np.ndarray | None, digest: str = "old", problem: str = "") -> Champion:
@@ -262,7 +264,7 @@ def test_regression_and_its_scale() -> None:
         challenger=Answering(lambda tensors: tensors["numeric"][:, :1] * 100 + 1),
         champion=champion((answers + 30).astype(np.float32)),
     )  # fmt: skip
-    verdicts = judge([kind(found) for kind in (QualityGate, ChampionGate, ParityGate, RobustnessGate)])
+    verdicts = judge([kind(found) for kind in (QualityGate, ChampionGate, ParityGate, RobustnessGate)], TODAY)
     assert [one.passed for one in verdicts] == [True] * 4, [one.reason for one in verdicts]
 
 
