@@ -73,7 +73,7 @@ STEPS: tuple[Step, ...] = (
         "serving.register",
         refs.ModelVersionRef,
         consumes=(refs.Evaluation,),
-        gathers=(refs.OnnxRef,),
+        gathers=(refs.LoggedModelRef, refs.OnnxRef),
         does="register the winner as challenger",
     ),
     Step(

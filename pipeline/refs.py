@@ -57,6 +57,13 @@ class CheckReport(Frozen):
     result: str | None = None
 
 
+class Validation(Frozen):
+    """The primary metric in tuning, on rows that the model which gave it had not seen."""
+
+    value: float
+    rows: int = Field(description="of the validation part, or of all folds")
+
+
 class LoggedModelRef(Frozen):
     """A fitted candidate: `key` is a folder with the native model and `features.json`."""
 
@@ -67,7 +74,7 @@ class LoggedModelRef(Frozen):
     model_id: str = Field(description="MLflow logged model of the native model")
     run_id: str = Field(description="MLflow run of the candidate")
     params: dict[str, float | int | str | bool]
-    validation: float = Field(description="primary metric in tuning, on validation rows or folds")
+    validation: Validation
     trials: int
     fit_s: float = Field(description="seconds spent fitting, tuning included")
 
@@ -126,6 +133,7 @@ class ModelVersionRef(Frozen):
     onnx_key: str
     onnx_digest: str
     predictions: str
+    validation: Validation | None = None
 
 
 class PackageRef(Frozen):

@@ -58,6 +58,8 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
             champion=champion,
             challenger=client,
             version=rollout.version,
+            rows=rows,
+            validation=model.validation,
         )
         verdicts = judge([kind(evidence) for kind in GATES], date.fromisoformat(run.now()[:10]))
     report = GateReport(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.errors import Problem, Rejected
-from pipeline.refs import Evaluation, ModelVersionRef, OnnxRef
+from pipeline.refs import Evaluation, LoggedModelRef, ModelVersionRef, OnnxRef
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec
 from pipeline.step import main
@@ -12,7 +12,13 @@ from pipeline.tracking import RUN
 CHALLENGER, CHAMPION = "challenger", "champion"
 
 
-def register(spec: PipelineSpec, evaluation: Evaluation, onnx: tuple[OnnxRef, ...], run: Run) -> ModelVersionRef:
+def register(
+    spec: PipelineSpec,
+    evaluation: Evaluation,
+    models: tuple[LoggedModelRef, ...],
+    onnx: tuple[OnnxRef, ...],
+    run: Run,
+) -> ModelVersionRef:
     """Register the winner; the same run registers the same version, however often it tries.
 
     Raises:
@@ -27,6 +33,7 @@ def register(spec: PipelineSpec, evaluation: Evaluation, onnx: tuple[OnnxRef, ..
             ]
         )
     winner = next(ref for ref in onnx if ref.candidate == evaluation.winner)
+    model = next(ref for ref in models if ref.candidate == evaluation.winner)
     score = next(score for score in evaluation.scores if score.candidate == evaluation.winner)
     tags = {
         RUN: run.id,
@@ -50,6 +57,7 @@ def register(spec: PipelineSpec, evaluation: Evaluation, onnx: tuple[OnnxRef, ..
         onnx_key=winner.key,
         onnx_digest=winner.digest,
         predictions=winner.predictions,
+        validation=model.validation,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.dataset import split_rows
 from pipeline.digest import digest_json, digest_tree
 from pipeline.errors import Problem, Rejected
-from pipeline.refs import CheckReport, DatasetRef, LoggedModelRef
+from pipeline.refs import CheckReport, DatasetRef, LoggedModelRef, Validation
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec, XGBoost
 from pipeline.step import main
@@ -76,7 +76,7 @@ def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run
         model_id=model_id,
         run_id=run_id,
         params=tuned.params,
-        validation=tuned.value,
+        validation=Validation(value=tuned.value, rows=tuned.rows),
         trials=len(tuned.trials),
         fit_s=round(fit_s, 3),
     )

@@ -30,6 +30,7 @@ class Tuned:
     params: Params
     length: int
     value: float
+    rows: int  # that the value was measured on
     trials: tuple[TrialRecord, ...]
     folds: int
 
@@ -37,6 +38,7 @@ class Tuned:
 @dataclass(frozen=True)
 class _Answer:
     value: float
+    rows: int
     length: int
     curve: tuple[float, ...]
 
@@ -92,6 +94,7 @@ def tune(
         params=dict(study.best_trial.user_attrs["params"]),
         length=best.length,
         value=best.value,
+        rows=best.rows,
         trials=tuple(_record(trial, answers.get(trial.number)) for trial in study.trials),
         folds=len(folds),
     )
@@ -130,6 +133,7 @@ class _Search:
         """The metric of these parameters over the folds; a trial that is behind, or out of time, is pruned."""
         values: list[float] = []
         lengths: list[int] = []
+        rows = 0
         curve: tuple[float, ...] = ()
         for step, (train, valid) in enumerate(self.folds):
             out_of_time = time.monotonic() > self.deadline
@@ -144,11 +148,12 @@ class _Search:
                 raise FloatingPointError(f"{self.metric} is undefined")
             values.append(found[self.metric])
             lengths.append(fitted.length)
+            rows += len(valid)
             curve = curve or fitted.curve
             trial.report(float(np.mean(values)), step)
             if len(self.folds) > 1 and trial.should_prune():
                 raise optuna.TrialPruned
-        return _Answer(float(np.mean(values)), max(1, round(float(np.mean(lengths)))), curve)
+        return _Answer(float(np.mean(values)), rows, max(1, round(float(np.mean(lengths)))), curve)
 
 
 def _completed(study: optuna.Study) -> bool:

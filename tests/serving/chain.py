@@ -19,11 +19,13 @@ from pipeline.refs import (
     DatasetRef,
     Evaluation,
     GateReport,
+    LoggedModelRef,
     ModelVersionRef,
     OnnxRef,
     PackageRef,
     PromotionRef,
     RolloutRef,
+    Validation,
 )
 from pipeline.run import Run
 from pipeline.settings import Settings
@@ -109,6 +111,7 @@ class Chain:
     run: Run
     spec: PipelineSpec
     dataset: DatasetRef
+    model_ref: LoggedModelRef
     onnx_ref: OnnxRef
     evaluation: Evaluation
     weight: float
@@ -118,7 +121,7 @@ class Chain:
         return to_tensors(split_rows(self.run, self.dataset, self.spec.split)[1], SCHEMA)
 
     def register(self) -> ModelVersionRef:
-        return register(self.spec, self.evaluation, (self.onnx_ref,), self.run)
+        return register(self.spec, self.evaluation, (self.model_ref,), (self.onnx_ref,), self.run)
 
     def package(self, model: ModelVersionRef) -> PackageRef:
         return package(self.spec, self.dataset, model, self.run)
@@ -178,4 +181,16 @@ def chain(settings: Settings, folder: Path, name: str, run_id: str, weight: floa
     )
     score = CandidateScore(candidate="xgboost", passed=True, reason="winner", metrics={"roc_auc": 0.9})
     evaluation = Evaluation(primary="roc_auc", scores=(score,), winner="xgboost", dataset_digest=digest)
-    return Chain(run, spec, dataset, ref, evaluation, weight)
+    logged = LoggedModelRef(
+        candidate="xgboost",
+        kind="xgboost",
+        key="",
+        digest="",
+        model_id=model_id,
+        run_id=run_of_candidate,
+        params={},
+        validation=Validation(value=0.97, rows=320),
+        trials=1,
+        fit_s=0.0,
+    )
+    return Chain(run, spec, dataset, logged, ref, evaluation, weight)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from pipeline.columns import Column, RowSchema, TaskKind
-from pipeline.refs import DatasetRef, LoggedModelRef
+from pipeline.refs import DatasetRef, LoggedModelRef, Validation
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.spec import Binary, Data, Multiclass, PipelineSpec, Regression, Torch, XGBoost
@@ -158,7 +158,7 @@ def prepare(tracked: Settings, tmp_path: Path, request: pytest.FixtureRequest) -
                     model_id="m",
                     run_id=run.registry.candidate_run(run, spec, candidate),
                     params={},
-                    validation=0.5,
+                    validation=Validation(value=0.5, rows=100),
                     trials=1,
                     fit_s=0.1,
                 )
