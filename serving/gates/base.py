@@ -6,16 +6,17 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from pipeline.columns import RowSchema
 from pipeline.errors import Invalid
-from pipeline.refs import Outcome, Table, Verdict
+from pipeline.refs import Outcome, Table, Validation, Verdict
 from pipeline.spec import PipelineSpec
 from pipeline.tensors import Tensors
 from serving.triton import TritonClient
