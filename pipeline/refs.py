@@ -189,6 +189,19 @@ class Verdict(Frozen):
         """Whether it stops the promotion: it did not pass, and nobody answers for that."""
         return not self.passed and self.waiver is None
 
+    @property
+    def shown(self) -> Literal["passed", "refused", "inconclusive", "waived"]:
+        """The verdict in one word: what a waiver lets through is shown as waived, not as passed."""
+        return "waived" if self.waiver else self.outcome
+
+    @property
+    def why(self) -> str:
+        """The reason, with the waiver that answers for it."""
+        if self.waiver is None:
+            return self.reason
+        waiver = self.waiver
+        return f"{self.reason}; waived by {waiver.by} until {waiver.until}: {waiver.reason}"
+
 
 class GateReport(Frozen):
     """All verdicts; passed when none stops. `champion` is the version compared with, None when there was none."""
@@ -196,6 +209,20 @@ class GateReport(Frozen):
     passed: bool
     verdicts: tuple[Verdict, ...]
     champion: int | None
+    person_decides: bool = Field(
+        default=False, description="what is inconclusive stops nothing: the spec asks for a person's approval"
+    )
+
+    @property
+    def stopping(self) -> tuple[Verdict, ...]:
+        """The verdicts that stop the promotion."""
+        left = {"inconclusive"} if self.person_decides else set()
+        return tuple(verdict for verdict in self.verdicts if verdict.stops and verdict.outcome not in left)
+
+    @property
+    def undecided(self) -> tuple[Verdict, ...]:
+        """The verdicts that are left to the person who approves."""
+        return tuple(verdict for verdict in self.verdicts if verdict.stops and verdict not in self.stopping)
 
 
 class Approval(Frozen):

@@ -57,7 +57,7 @@ def summarise(run: Run, candidates: tuple[str, ...]) -> Summary:
     checks, evaluation, gates = ref(refs.CheckReport), ref(refs.Evaluation), ref(refs.GateReport)
     reasons: tuple[str, ...] = ()
     if gates and not gates.passed:
-        reasons = tuple(f"gate {verdict.gate}: {verdict.reason}" for verdict in gates.verdicts if verdict.stops)
+        reasons = tuple(f"gate {verdict.gate}: {verdict.reason}" for verdict in gates.stopping)
     elif evaluation and evaluation.winner is None:
         reasons = tuple(f"candidate {score.candidate}: {score.reason}" for score in evaluation.scores)
     elif checks and not checks.passed:

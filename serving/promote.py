@@ -27,9 +27,11 @@ def promote(
     """
     if not report.passed:
         _take_down(spec, model, run, "refused")
-        failed = [verdict for verdict in report.verdicts if verdict.stops]
         raise Rejected(
-            [Problem(verdict.reason, f"gate {verdict.gate}", "see the gate report in MLflow") for verdict in failed]
+            [
+                Problem(verdict.reason, f"gate {verdict.gate}", "see the gate report in MLflow")
+                for verdict in report.stopping
+            ]
         )
     serving, strategy = plane(run.settings), spec.serving.rollout
     lasts_s = strategy.observe_s * len(strategy.shares) if isinstance(strategy, Canary) else 0.0
