@@ -47,7 +47,11 @@ class Quality(Frozen):
 class ChampionGate(Frozen):
     """Comparison with the champion on the same held-out rows: paired bootstrap of the primary metric's difference."""
 
-    margin: float = Field(default=0.005, ge=0, description="how much worse the interval's lower end may be")
+    margin: float = Field(
+        default=0.005,
+        ge=0,
+        description="how much worse the interval's lower end may be; rmse, mae: in target standard deviations",
+    )
     confidence: Confidence = 0.95
     resamples: int = Field(default=1000, ge=100)
     min_rows: int = Field(default=30, ge=2)

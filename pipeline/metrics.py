@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 from sklearn import metrics as sk
 
 from pipeline.columns import RowSchema
@@ -80,34 +77,3 @@ def expected_calibration_error(truth: npt.NDArray[np.int64], probabilities: Floa
         np.bincount(which, weights=confidence, minlength=ECE_BINS) - np.bincount(which, weights=hit, minlength=ECE_BINS)
     )
     return float(gap.sum() / len(truth))
-
-
-Statistic = Callable[[Floats, Floats], float]
-
-
-def statistic(schema: RowSchema, metric: Metric) -> Statistic:
-    """One metric as a function of (target, output), quick enough to be resampled; NaN where it is undefined."""
-    quick: dict[str, Statistic] = {
-        "accuracy": lambda truth, answer: float((answer.argmax(axis=1) == truth).mean()),
-        "log_loss": lambda truth, answer: float(-np.log(np.clip(_true_class(truth, answer), 1e-15, 1)).mean()),
-        "rmse": lambda truth, answer: float(np.sqrt(np.mean((answer[:, 0] - truth) ** 2))),
-        "mae": lambda truth, answer: float(np.abs(answer[:, 0] - truth).mean()),
-    }
-    if len(schema.classes) == 2:
-        quick["roc_auc"] = lambda truth, answer: _roc_auc(truth == 1, answer[:, 1])
-        quick["brier"] = lambda truth, answer: float(np.mean((answer[:, 1] - truth) ** 2))
-    return quick.get(metric) or (lambda truth, answer: scores(schema, truth, answer).get(metric, float("nan")))
-
-
-def _true_class(truth: Floats, answer: Floats) -> Floats:
-    return np.asarray(answer[np.arange(len(truth)), truth.astype(np.int64)], dtype=np.float64)
-
-
-def _roc_auc(positive: npt.NDArray[np.bool_], score: Floats) -> float:
-    """Area under the ROC curve by ranks (the Mann-Whitney U statistic; Hanley & McNeil 1982)."""
-    count = int(positive.sum())
-    rest = len(positive) - count
-    if not count or not rest:
-        return float("nan")
-    ranks = rankdata(score)
-    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * rest))

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.columns import RowSchema
 from pipeline.errors import Invalid
+from pipeline.gate_rules import Metric
 from pipeline.tensors import category_strings
 
 
@@ -34,3 +35,8 @@ def encode_target(frame: pd.DataFrame, schema: RowSchema) -> npt.NDArray[np.floa
 def answer_unit(schema: RowSchema, target: npt.NDArray[np.float64]) -> float:
     """What a difference of answers is counted in: 1 for probabilities, the target's standard deviation otherwise."""
     return (float(target.std()) or 1.0) if schema.task == "regression" else 1.0
+
+
+def metric_unit(schema: RowSchema, target: npt.NDArray[np.float64], metric: Metric) -> float:
+    """What a difference of a metric is counted in: the target's standard deviation for rmse and mae, 1 otherwise."""
+    return answer_unit(schema, target) if metric in ("rmse", "mae") else 1.0

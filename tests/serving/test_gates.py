@@ -24,7 +24,7 @@ from pipeline.spec_file import parse_spec
 from pipeline.target import encode_target
 from pipeline.tensors import to_tensors
 from serving.gates.base import Champion, Evidence, Gate, judge
-from serving.gates.champion import ChampionGate, resamples
+from serving.gates.champion import ChampionGate
 from serving.gates.latency import LatencyGate
 from serving.gates.parity import ParityGate
 from serving.gates.quality import QualityGate
@@ -110,10 +110,28 @@ def test_the_champion_is_compared_on_the_same_rows() -> None:
     assert not back.passed
     assert back.observed < back.bound  # type: ignore[operator]
     assert "worse than the margin" in back.reason
+    assert 0 <= better.numbers["delong_p"] <= 1
+    assert "DeLong" in better.reason
+    (gains,) = better.tables
+    assert sum(row[2] for row in gains.rows) == pytest.approx(1)  # type: ignore[misc]
+    assert gains.rows[0][0] <= better.numbers["gain_low"] <= better.numbers["gain_high"] <= gains.rows[-1][1]  # type: ignore[operator]
+
+
+def test_a_challenger_is_not_compared_with_itself() -> None:
     same = verdict(ChampionGate, evidence(champion=champion(GOOD, digest="new")))
-    assert same.passed
-    assert "the same graph" in same.reason
-    assert same.numbers["gain_low"] == 0
+    assert not same.passed
+    assert "not compared with itself" in same.reason
+
+
+def test_a_second_opinion_fits_the_metric() -> None:
+    found = evidence(champion=champion(native(0.5, TENSORS)[:, ::-1]))
+    accuracy = replace(found, spec=found.spec.model_copy(update={"metric": "accuracy"}))
+    by_label = verdict(ChampionGate, accuracy)
+    assert by_label.passed
+    assert by_label.numbers["mcnemar_won"] > by_label.numbers["mcnemar_lost"]
+    assert "McNemar" in by_label.reason
+    log_loss = replace(found, spec=found.spec.model_copy(update={"metric": "log_loss"}))
+    assert not any("_p" in key for key in verdict(ChampionGate, log_loss).numbers)
 
 
 def test_a_comparison_that_cannot_be_made_is_refused() -> None:
@@ -125,25 +143,6 @@ def test_a_comparison_that_cannot_be_made_is_refused() -> None:
     shifted = verdict(ChampionGate, evidence(champion=champion(GOOD[:-1])))
     assert not shifted.passed
     assert "could not be judged" in shifted.reason
-
-
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    """Coverage of the percentile interval for a mean, over many samples (nominal 90%)."""
-    draw = np.random.default_rng(0)
-    hits = 0
-    for at in range(150):
-        sample = draw.normal(1.0, 1.0, 60)
-        means = [sample[take].mean() for take in resamples(sample, stratified=False, count=200, seed=at)]
-        low, high = np.quantile(means, [0.05, 0.95])
-        hits += low <= 1.0 <= high
-    assert 0.80 <= hits / 150 <= 0.97
-
-
-def test_resamples_keep_each_class_and_repeat() -> None:
-    target = np.array([0.0] * 90 + [1.0] * 10)
-    taken = resamples(target, stratified=True, count=20, seed=3)
-    assert all(target[take].sum() == 10 for take in taken)
-    assert np.array_equal(taken[5], resamples(target, stratified=True, count=20, seed=3)[5])
 
 
 def test_parity_is_within_the_declared_tolerance() -> None:
