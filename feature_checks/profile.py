@@ -17,7 +17,7 @@ from pipeline.frozen import Frozen
 from pipeline.infer import guess_task, infer_rows
 from pipeline.refs import Finding
 from pipeline.settings import Settings
-from pipeline.sources import read_source
+from pipeline.sources import describe, read_source
 from pipeline.spec import Data
 from pipeline.spec_file import parse_spec
 
@@ -44,6 +44,7 @@ def init(
     name: str | None = None,
     table: str | None = None,
     query: str | None = None,
+    password_env: str | None = None,
     force: bool = False,
 ) -> InitReport:
     """Profile the rows of `data`, and write `<specs_dir>/<name>.yaml` and `<suites_dir>/<name>.json`.
@@ -53,7 +54,16 @@ def init(
         Unavailable: the source does not answer. A retry helps.
     """
     local = "://" not in data
-    source = Data(source=str(Path(data).absolute()) if local else data, target=target, table=table, query=query)
+    source = Data(
+        source=str(Path(data).absolute()) if local else data,
+        target=target,
+        table=table,
+        query=query,
+        password_env=password_env,
+    )
+    if source.holds_password:
+        remedy = "write it without, and name the variable that holds the password by --password-env"
+        raise Invalid("the source holds a password, and a spec is kept with each run", describe(source), remedy)
     frame = read_source(source, Path())
     if target not in frame.columns:
         infer_rows(frame, source, guess_task(pd.Series([0.0, 1.0])), data)  # says it, with what else is wrong

@@ -27,8 +27,6 @@ def read_policy(path: Path, kind: type[Policy], setting: str) -> Policy:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise Invalid(f"the policy cannot be read: {reason}", str(path), remedy) from error
-    except (yaml.YAMLError, TypeError) as error:
-        raise Invalid(f"the policy is no YAML: {' '.join(str(error).split())}", str(path), remedy) from error
     except ValidationError as error:
         problems = []
         for item in error.errors():
@@ -36,3 +34,5 @@ def read_policy(path: Path, kind: type[Policy], setting: str) -> Policy:
             value = "" if isinstance(item["input"], dict | list) else f" (value {item['input']!r})"
             problems.append(Problem(f"{item['msg'].removeprefix('Value error, ')}{value}", place, remedy))
         raise Invalid(problems) from error
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        raise Invalid(f"the policy is no YAML: {' '.join(str(error).split())}", str(path), remedy) from error

@@ -114,7 +114,7 @@ def _parquet(content: bytes, where: str) -> pd.DataFrame:
         frame = pd.DataFrame(pq.ParquetFile(io.BytesIO(content)).read().to_pandas())
         named = [name for name in frame.index.names if name is not None]  # pandas' index, once a column
         frame = (frame.reset_index(level=named) if named else frame).reset_index(drop=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:  # pandas trusts its metadata
         raise Invalid(f"this is not a Parquet file: {one_line(error)}", where, "write it anew") from error
     if not frame.columns.is_unique:
         return frame  # refused by the caller

@@ -8,11 +8,14 @@ from pydantic import Field, StringConstraints, model_validator
 
 from pipeline.columns import ColumnKind, TaskKind
 from pipeline.digest import digest_json
+from pipeline.errors import Invalid
 from pipeline.frozen import Frozen
 from pipeline.gate_rules import Gates, Metric, Tolerance
+from pipeline.mask import mask
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9_]{0,61}[a-z0-9])?$")]  # a label's value
 Share = Annotated[float, Field(gt=0, lt=1)]
+_PASSWORD = "data.source holds a password, and a spec is kept with each run: put it into the variable of `password_env`"
 PRIMARY: dict[TaskKind, Metric] = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 METRICS: dict[TaskKind, tuple[Metric, ...]] = {
     "binary": (
@@ -63,6 +66,11 @@ class Data(Frozen):
         default=(), description="columns to keep although they look constant, double or an id"
     )
     kinds: dict[str, ColumnKind] = Field(default={}, description="kind of a column where the guess is wrong")
+
+    @property
+    def holds_password(self) -> bool:
+        """Whether the address of a database has a password in it, which a spec would keep with each run."""
+        return self.is_sql and mask(self.source) != self.source
 
     @property
     def is_sql(self) -> bool:
@@ -198,6 +206,8 @@ class PipelineSpec(Frozen):
         names = [candidate.name for candidate in self.candidates]
         if doubles := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"candidates share the name {', '.join(doubles)}; give each a `name`")
+        if self.data.holds_password:
+            raise ValueError(_PASSWORD)
         allowed = METRICS[self.task.kind]
         used = {self.primary, *self.gates.quality.at_least, *self.gates.quality.at_most}
         if wrong := sorted(used - set(allowed)):
@@ -228,13 +238,15 @@ class Overrides(Frozen):
     seed: int | None = Field(default=None, ge=0, description="Seed of tuning and fitting")
 
     def apply(self, spec: PipelineSpec) -> PipelineSpec:
-        """The spec with these values in place."""
+        """The spec with these values in place. Raises Invalid for a source that holds a password."""
         each = {key: value for key in ("trials", "budget_s") if (value := getattr(self, key)) is not None}
         changes: dict[str, object] = {
             "candidates": tuple(candidate.model_copy(update=each) for candidate in spec.candidates)
         }
         if self.source is not None:
-            changes["data"] = spec.data.model_copy(update={"source": self.source})
+            changes["data"] = data = spec.data.model_copy(update={"source": self.source})
+            if data.holds_password:
+                raise Invalid(_PASSWORD, "source", "correct the source")
         if self.seed is not None:
             changes["seed"] = self.seed
         return spec.model_copy(update=changes)

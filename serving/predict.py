@@ -39,7 +39,7 @@ def read_request(data: str) -> pd.DataFrame:
     if data != "-" and path.suffix.lower() in (".parquet", ".pq"):
         try:
             return pd.read_parquet(io.BytesIO(content))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise Invalid("this is not a Parquet file", data, "write it anew") from error
     if data == "-" or path.suffix.lower() in (".json", ".jsonl"):
         return _json_rows(content, data)
@@ -96,12 +96,17 @@ def _schema(client: TritonClient, name: str) -> RowSchema:
         raise Invalid(f"no model {name!r} serves", client.address, remedy) from error
 
 
+def _integer(digits: str) -> int | float:
+    """A JSON integer; one that no column can hold is a float, which may be infinite."""
+    return int(digits) if len(digits) < 19 else float(digits)
+
+
 def _json_rows(content: bytes, where: str) -> pd.DataFrame:
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_int=_integer)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         try:
-            value = [json.loads(line) for line in content.splitlines() if line.strip()]
+            value = [json.loads(line, parse_int=_integer) for line in content.splitlines() if line.strip()]
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Invalid(f"not JSON: {error}", where, 'write [{"column": value, ...}, ...]') from None
     rows = value if isinstance(value, list) else [value]

@@ -27,7 +27,7 @@ def snapshot(spec: PipelineSpec, run: Run) -> DatasetRef:
     """Read the source, keep its rows as immutable Parquet, and hold rows out."""
     where = describe(spec.data)
     if mask(spec.data.source) != spec.data.source:
-        run.log.warning("data.source holds a secret, and a spec is kept with each run: use data.password_env")
+        run.log.warning("data.source holds a secret, and a spec is kept with each run: name another source")
     frame, schema, findings = infer_rows(read_source(spec.data, run.spec_path.parent), spec.data, spec.task, where)
     for finding in findings:
         run.log.warning("%s%s", finding.message, " (left out)" if finding.dropped else "")

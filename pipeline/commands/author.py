@@ -24,13 +24,14 @@ def init(
     name: Annotated[str | None, typer.Option(help="name of the pipeline (default: from the data's name)")] = None,
     table: Annotated[str | None, typer.Option(help="table of a database")] = None,
     query: Annotated[str | None, typer.Option(help="SQL query of a database")] = None,
+    password_env: Annotated[str | None, typer.Option(help="variable that holds a database's password")] = None,
     force: Annotated[bool, typer.Option(help="replace an existing spec and suite")] = False,
     json: Json = False,
 ) -> None:
     """Profile rows, and write a spec and an expectation suite to edit."""
     with session(json) as this:
         report = room("feature_checks.profile:init")(
-            data, target, this.settings, name=name, table=table, query=query, force=force
+            data, target, this.settings, name=name, table=table, query=query, password_env=password_env, force=force
         )
 
         def show() -> None:

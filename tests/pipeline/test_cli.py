@@ -101,6 +101,7 @@ def test_validate_says_everything_that_is_wrong_at_once(slipway: Slipway, tmp_pa
         (["up", "mlfow"], 2, "mlfow"),
         (["predict", "demo", "none.csv"], 2, "the rows cannot be read"),
         (["init", "none.csv", "--target", "y"], 2, "there is no such file"),
+        (["init", "postgresql://me:secret@h/d", "-t", "y", "--table", "t"], 2, "name the variable that holds"),
         (["lineage", "demo"], 1, "MLflow does not answer"),
         (["lineage", "demo/x"], 2, "'x' is not a version"),
         (["rollback", "demo"], 1, "MLflow does not answer"),

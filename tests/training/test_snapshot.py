@@ -89,11 +89,9 @@ def test_a_secret_goes_nowhere_but_to_the_source(
 ) -> None:
     monkeypatch.setattr("training.snapshot.read_source", lambda *_: table())
     with caplog.at_level(logging.INFO):
-        ref = snapshot(
-            spec_of("secret", "postgresql://me:hunter2@host/db", table="t"), run_of(tracked, "secret", tmp_path)
-        )
-    assert ref.source == "postgresql://me:***@host/db#t"
-    assert "use data.password_env" in caplog.text
+        ref = snapshot(spec_of("secret", "ftp://me:hunter2@host/rows.csv"), run_of(tracked, "secret", tmp_path))
+    assert ref.source == "ftp://me:***@host/rows.csv"
+    assert "holds a secret" in caplog.text
     assert "hunter2" not in caplog.text + ref.model_dump_json()
 
 
