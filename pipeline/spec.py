@@ -15,7 +15,7 @@ from pipeline.mask import mask
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9_]{0,61}[a-z0-9])?$")]  # a label's value
 Share = Annotated[float, Field(gt=0, lt=1)]
-_PASSWORD = "data.source holds a password, and a spec is kept with each run: put it into the variable of `password_env`"
+_KEPT = "data.source holds a password, and a spec is kept with each run: put it into the variable of `password_env`"
 PRIMARY: dict[TaskKind, Metric] = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 METRICS: dict[TaskKind, tuple[Metric, ...]] = {
     "binary": (
@@ -207,7 +207,7 @@ class PipelineSpec(Frozen):
         if doubles := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"candidates share the name {', '.join(doubles)}; give each a `name`")
         if self.data.holds_password:
-            raise ValueError(_PASSWORD)
+            raise ValueError(_KEPT)
         allowed = METRICS[self.task.kind]
         used = {self.primary, *self.gates.quality.at_least, *self.gates.quality.at_most}
         if wrong := sorted(used - set(allowed)):
@@ -246,7 +246,7 @@ class Overrides(Frozen):
         if self.source is not None:
             changes["data"] = data = spec.data.model_copy(update={"source": self.source})
             if data.holds_password:
-                raise Invalid(_PASSWORD, "source", "correct the source")
+                raise Invalid(_KEPT, "source", "correct the source")
         if self.seed is not None:
             changes["seed"] = self.seed
         return spec.model_copy(update=changes)
