@@ -1,0 +1,64 @@
+"""Which held-out rows a champion was not trained on: the only ones on which it can be compared fairly."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import ValidationError
+
+from pipeline.dataset import held_out, read_rows, value_hashes
+from pipeline.errors import Invalid
+from pipeline.refs import DatasetRef
+from pipeline.run import Run
+from pipeline.spec import PipelineSpec
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # an odd constant, so that columns that change places are told apart
+
+
+def unseen(
+    held: pd.DataFrame, spec: PipelineSpec, dataset: DatasetRef, run: Run, champion_run: str
+) -> npt.NDArray[np.bool_]:
+    """(rows,) bool: held-out rows that are in no way among the champion's training rows.
+
+    All of them when it was split alike on the same columns, for then the hash of a row keeps it out. Else rows are
+    compared by content, over the columns that both snapshots have in the same kind.
+
+    Raises:
+        Invalid: the champion's run or snapshot is not in the store any longer. A retry does not help.
+        Unavailable: the store does not answer. A retry helps.
+    """
+    theirs = Run(champion_run, run.pipeline, run.settings, run.spec_path)
+    known, split = theirs.ref(DatasetRef), _spec(theirs).split
+    if split == spec.split and known.row_schema == dataset.row_schema:
+        return np.ones(len(held), dtype=np.bool_)
+    kinds = {column.name: column.kind for column in known.row_schema.columns}
+    common = [column.name for column in dataset.row_schema.columns if kinds.get(column.name) == column.kind]
+    common.append(dataset.row_schema.target)
+    try:
+        rows = read_rows(theirs, known)
+    except FileNotFoundError as error:
+        remedy = "put it back, or waive the gate champion once"
+        raise Invalid(
+            "the champion's rows are not in the store any longer", run.store.path(known.key), remedy
+        ) from error
+    trained = rows[~held_out(rows, split)]
+    return np.asarray(~np.isin(_hashes(held, common), _hashes(trained, common)))
+
+
+def _spec(run: Run) -> PipelineSpec:
+    key = f"{run.key}/spec.json"
+    try:
+        return PipelineSpec.model_validate_json(run.store.read(key))
+    except (FileNotFoundError, ValidationError) as error:
+        remedy = "put it back, or waive the gate champion once"
+        raise Invalid("the spec of the champion's run cannot be read", run.store.path(key), remedy) from error
+
+
+def _hashes(frame: pd.DataFrame, columns: list[str]) -> npt.NDArray[np.uint64]:
+    """(rows,) uint64: a hash of each row's values in these columns."""
+    state = np.zeros(len(frame), dtype=np.uint64)
+    for name in columns:
+        state = (state ^ value_hashes(frame[name])) * _STEP
+        state ^= state >> np.uint64(29)
+    return state
