@@ -1,71 +1,190 @@
-"""Gate latency: percentiles at the declared load, with the time that a request waits for its turn."""
+"""Gate latency: percentiles at the declared load, with the time that a request waits for its turn, and the pace."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import Unavailable
-from pipeline.refs import Verdict
+from pipeline.refs import Table, Verdict
 from pipeline.tensors import Tensors
-from serving.gates.base import Gate
+from serving.gates.base import Champion, Gate, table
 
-CLIENTS = 32  # requests that may be under way at once
 WARM_UP = 10
+PAIRS, PACE_S, FEWEST = 200, 20.0, 20  # requests to each of the two, fewer once the seconds are over
+RESAMPLES, CONFIDENCE = 1000, 0.95
+CURVE = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.9, 100)
+MOMENTS = 40  # of the load that are told apart
+
+Milliseconds = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Requests that were due at a rate: milliseconds (count,) since each was due, and what became of it."""
+
+    due_s: npt.NDArray[np.float64]
+    took: Milliseconds
+    answered: npt.NDArray[np.bool_]
+    unsent: int  # no client was free for them before the load was over
 
 
 class LatencyGate(Gate):
     """Open loop: requests are due at a fixed rate, answered or not, and each one's time counts from when it was due."""
 
     name = "latency"
+    clients = 32  # requests that may be under way at once
+    now: Callable[[], float] = staticmethod(time.perf_counter)
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
 
     def judge(self) -> Verdict:
-        """Compare p95 and the share of failed requests with their bounds."""
+        """Compare percentiles, the share of requests without an answer, and the pace with their bounds."""
         rule = self.evidence.spec.gates.latency
-        took, failed = self._load(rule.rate_per_s, rule.duration_s, rule.rows)
-        total = len(took) + failed
-        share = failed / total
-        load = f"at {rule.rate_per_s:g} requests a second of {rule.rows} rows"
-        if not took:
-            return self.refused(f"none of {total} requests was answered {load}", error_rate=share)
-        p50, p95, p99 = np.percentile(np.array(took) * 1000, [50, 95, 99])
-        numbers = {"observed": p95, "bound": rule.p95_ms, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
-        numbers |= {"error_rate": share, "requests": total}
-        text = f"p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms {load}, {failed} of {total} failed"
-        if share > rule.error_rate:
-            return self.refused(f"{text}; {rule.error_rate:.2%} may fail", **numbers)
-        if p95 > rule.p95_ms:
-            return self.refused(f"{text}; p95 of {rule.p95_ms:g} ms is asked", **numbers)
-        return self.passed(text, **numbers)
-
-    def _load(self, rate_per_s: float, duration_s: float, rows: int) -> tuple[list[float], int]:
-        """Seconds of each answered request, and how many failed."""
-        available = len(self.evidence.target)
-        count = max(1, round(rate_per_s * duration_s))
-        requests = [
-            _rows(self.evidence.tensors, (np.arange(rows) + at * rows) % available) for at in range(min(count, 64))
+        load = self._load()
+        total, failed = len(load.took), int((~load.answered).sum())
+        text = f"at {rule.rate_per_s:g} requests a second of {rule.rows} row{'s' if rule.rows > 1 else ''}"
+        if failed == total:
+            return self.refused(f"none of {total} requests was answered {text}", error_rate=1.0, requests=total)
+        # A request that nobody could send has waited longer than any bound by now; one that failed has no time.
+        waited = load.took[np.isfinite(load.took)]
+        p50, p95, p99 = (float(value) for value in np.percentile(waited, [50, 95, 99]))
+        share, bounds = failed / total, self._bounds()
+        numbers = {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "error_rate": share, "requests": total}
+        numbers |= {"unsent": load.unsent} | {f"{name}_bound_ms": bound for name, bound in bounds.items()}
+        text = f"p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms {text}, {failed} of {total} failed"
+        if load.unsent:
+            text += f" ({load.unsent} found no free client among {self.clients} in time)"
+        wrong = [
+            (f"{name} of {bound:g} ms is asked", numbers[f"{name}_ms"], bound)
+            for name, bound in bounds.items()
+            if not numbers[f"{name}_ms"] <= bound
         ]
+        if share > rule.error_rate:
+            wrong.append((f"{rule.error_rate:.2%} may fail", share, rule.error_rate))
+        pace, found, drawn = self._pace()
+        numbers |= found
+        if (low := found.get("slowdown_low", 0.0)) > (allowed := rule.max_slowdown or np.inf):
+            wrong.append((f"{allowed:g} times are allowed", low, allowed))
+        said = "; ".join([text, *([pace] if pace else []), *(what for what, _, _ in wrong)])
+        _, observed, bound = wrong[0] if wrong else ("", p95, rule.p95_ms)
+        tables = [_curve(waited), _moments(load), *drawn]
+        return (self.refused if wrong else self.passed)(said, tables=tables, observed=observed, bound=bound, **numbers)
+
+    def _bounds(self) -> dict[str, float]:
+        rule = self.evidence.spec.gates.latency
+        asked = {"p50": rule.p50_ms, "p95": rule.p95_ms, "p99": rule.p99_ms}
+        return {name: bound for name, bound in asked.items() if bound is not None}
+
+    def _load(self) -> Load:
+        """The declared load. A server that cannot follow is not waited for longer than its bounds tell it apart."""
+        rule = self.evidence.spec.gates.latency
+        count = max(1, round(rule.rate_per_s * rule.duration_s))
+        requests = _requests(self.evidence.tensors, rule.rows, len(self.evidence.target), count)
         for request in requests[:WARM_UP]:
             self.evidence.ask(request)
-        took: list[float] = []
-        begin = time.perf_counter() + 0.05
+        due = np.arange(count) / rule.rate_per_s
+        took, answered = np.full(count, np.nan), np.zeros(count, dtype=bool)
+        sent = np.zeros(count, dtype=bool)
+        begin = self.now() + 0.05
+        end = begin + rule.duration_s + max(1.0, 2 * max(self._bounds().values()) / 1000)
 
-        def send(at: int) -> bool:
-            due = begin + at / rate_per_s
-            time.sleep(max(0.0, due - time.perf_counter()))
+        def send(at: int) -> None:
+            self.sleep(max(0.0, begin + due[at] - self.now()))
+            if self.now() > end:  # due times never slip: who comes too late for a client is late, not absent
+                took[at] = (end - begin - due[at]) * 1000
+                return
+            sent[at] = True
             try:
                 self.evidence.ask(requests[at % len(requests)])
             except Unavailable:
-                return False
-            took.append(time.perf_counter() - due)
-            return True
+                return
+            took[at] = (self.now() - begin - due[at]) * 1000
+            answered[at] = True
 
-        with ThreadPoolExecutor(CLIENTS) as clients:
-            answered = sum(clients.map(send, range(count)))
-        return took, count - answered
+        with ThreadPoolExecutor(self.clients) as pool:
+            list(pool.map(send, range(count)))
+        return Load(due, took, answered, int((~sent).sum()))
+
+    def _pace(self) -> tuple[str, dict[str, float], list[Table]]:
+        """How long a request takes, as a multiple of the champion's: what is said, its numbers and its table."""
+        rule, champion = self.evidence.spec.gates.latency, self.evidence.champion
+        if rule.max_slowdown is None:
+            return "", {}, []
+        if champion is None:
+            return "no champion to keep pace with", {}, []
+        if champion.ask is None or champion.tensors is None:
+            return f"champion {champion.version} does not answer, so the pace is not compared", {}, []
+        ours, theirs = self._alternate(champion, champion.ask, champion.tensors)
+        ratio = float(np.median(ours) / np.median(theirs))
+        draw = np.random.default_rng(self.evidence.spec.seed).integers(len(ours), size=(RESAMPLES, len(ours)))
+        ratios = np.median(ours[draw], axis=1) / np.median(theirs[draw], axis=1)
+        tail = (1 - CONFIDENCE) / 2
+        low, high = (float(value) for value in np.quantile(ratios, [tail, 1 - tail]))
+        numbers = {"slowdown": ratio, "slowdown_low": low, "slowdown_high": high, "slowdown_bound": rule.max_slowdown}
+        numbers |= {"median_ms": float(np.median(ours)), "champion_median_ms": float(np.median(theirs))}
+        text = (
+            f"{ratio:.2f} times the median of version {champion.version} ({np.median(ours):.2f} against "
+            f"{np.median(theirs):.2f} ms, {CONFIDENCE:.0%} interval {low:.2f} to {high:.2f})"
+        )
+        tables = [
+            table(
+                "pace",
+                ("percentile", "challenger_ms", "champion_ms"),
+                [(at, np.percentile(ours, at), np.percentile(theirs, at)) for at in CURVE],
+            )
+        ]
+        return text, numbers, tables
+
+    def _alternate(
+        self, champion: Champion, ask: Callable[[Tensors], object], theirs: Tensors
+    ) -> tuple[Milliseconds, Milliseconds]:
+        """(pairs,) milliseconds of each: one request at a time, in turns, so that what disturbs one disturbs both."""
+        rule, available = self.evidence.spec.gates.latency, len(self.evidence.target)
+        mine = _requests(self.evidence.tensors, rule.rows, available, PAIRS)
+        other = _requests(theirs, rule.rows, available, PAIRS)
+
+        def timed(request: Tensors, call: Callable[[Tensors], object]) -> float:
+            begin = self.now()
+            call(request)
+            return (self.now() - begin) * 1000
+
+        for at in range(min(WARM_UP, len(mine))):
+            timed(mine[at], self.evidence.ask), timed(other[at], ask)
+        pairs: list[tuple[float, float]] = []
+        until = self.now() + PACE_S
+        while len(pairs) < PAIRS and (len(pairs) < FEWEST or self.now() < until):
+            at = len(pairs) % len(mine)
+            if len(pairs) % 2:
+                second = timed(other[at], ask)
+                pairs.append((timed(mine[at], self.evidence.ask), second))
+            else:
+                first = timed(mine[at], self.evidence.ask)
+                pairs.append((first, timed(other[at], ask)))
+        taken = np.array(pairs)
+        return taken[:, 0], taken[:, 1]
 
 
-def _rows(tensors: Tensors, take: np.ndarray) -> Tensors:
-    return {name: value[take] for name, value in tensors.items()}
+def _requests(tensors: Tensors, rows: int, available: int, count: int) -> list[Tensors]:
+    """Requests of other rows each, as far as there are rows."""
+    takes = [(np.arange(rows) + at * rows) % available for at in range(min(count, 64))]
+    return [{name: value[take] for name, value in tensors.items()} for take in takes]
+
+
+def _curve(waited: Milliseconds) -> Table:
+    return table("percentiles", ("percentile", "ms"), [(at, np.percentile(waited, at)) for at in CURVE])
+
+
+def _moments(load: Load) -> Table:
+    """Median and slowest request by when they were due: a queue that grows is a line that climbs."""
+    parts = np.array_split(np.arange(len(load.took)), min(MOMENTS, len(load.took)))
+    rows = []
+    for part in parts:
+        took = load.took[part][np.isfinite(load.took[part])]
+        ends = (np.median(took), took.max()) if len(took) else (None, None)
+        rows.append((load.due_s[part].mean(), *ends, float((~load.answered[part]).sum())))
+    return table("moments", ("second", "median_ms", "slowest_ms", "failed"), rows)

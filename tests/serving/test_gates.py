@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
@@ -17,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chain import SCHEMA, native, rows, spec_of
 
 from pipeline.columns import RowSchema
-from pipeline.errors import Unavailable
 from pipeline.refs import Verdict
 from pipeline.spec import PipelineSpec
 from pipeline.spec_file import parse_spec
@@ -25,7 +23,6 @@ from pipeline.target import encode_target
 from pipeline.tensors import to_tensors
 from serving.gates.base import Champion, Evidence, Gate, judge
 from serving.gates.champion import ChampionGate
-from serving.gates.latency import LatencyGate
 from serving.gates.parity import ParityGate
 from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
@@ -166,60 +163,6 @@ def test_robustness_is_about_small_changes() -> None:
     assert not verdict(RobustnessGate, evidence(challenger=silent)).passed
     only_text = RowSchema(columns=SCHEMA.columns[2:], target="y", task="binary", classes=("no", "yes"))
     assert verdict(RobustnessGate, evidence(schema=only_text, tensors={"categorical": TENSORS["categorical"]})).passed
-
-
-def slow(seconds: float, failing: bool = False) -> Answering:
-    def answer(tensors: dict[str, np.ndarray]) -> np.ndarray:
-        time.sleep(seconds)
-        if failing and float(tensors["numeric"][0, 0]) > 0:
-            raise Unavailable("no answer")
-        return native(3.0, tensors)
-
-    return Answering(answer)
-
-
-def test_latency_is_judged_at_the_declared_load() -> None:
-    rule = "{latency: {rate_per_s: 100, duration_s: 0.4, p95_ms: 1000}}"
-    good = verdict(LatencyGate, evidence(rule))
-    assert good.passed
-    assert good.numbers["requests"] == 40
-    assert good.numbers["p50_ms"] <= good.numbers["p95_ms"] <= good.numbers["p99_ms"]
-    tight = verdict(LatencyGate, evidence(rule.replace("1000", "5"), challenger=slow(0.02)))
-    assert not tight.passed
-    assert "5 ms is asked" in tight.reason
-
-
-def test_latency_counts_the_time_that_a_request_waits() -> None:
-    """One server that needs 20 ms, asked 100 times a second: the queue grows, and an honest p95 grows with it."""
-    import threading
-
-    turn = threading.Lock()
-
-    def one_at_a_time(tensors: dict[str, np.ndarray]) -> np.ndarray:
-        with turn:
-            time.sleep(0.02)
-        return native(3.0, tensors)
-
-    rule = "{latency: {rate_per_s: 100, duration_s: 1.0, p95_ms: 200}}"
-    found = verdict(LatencyGate, evidence(rule, challenger=Answering(one_at_a_time)))
-    assert not found.passed
-    assert found.numbers["p95_ms"] > 500
-
-
-def test_failed_requests_are_counted() -> None:
-    rule = "{latency: {rate_per_s: 100, duration_s: 0.4, p95_ms: 1000}}"
-    with pytest.raises(Unavailable):  # a server that fails while it is warmed up is the outside world's failure
-        verdict(LatencyGate, evidence(rule, challenger=slow(0, failing=True)))
-    down = iter([False] * 10 + [True] * 1000)
-
-    def failing_later(tensors: dict[str, np.ndarray]) -> np.ndarray:
-        if next(down):
-            raise Unavailable("no answer")
-        return native(3.0, tensors)
-
-    found = verdict(LatencyGate, evidence(rule, challenger=Answering(failing_later)))
-    assert not found.passed
-    assert "none of 40" in found.reason
 
 
 def test_a_gate_that_breaks_or_was_not_asked_is_refused() -> None:
