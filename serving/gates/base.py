@@ -1,10 +1,9 @@
-"""A gate is a DeepEval metric that judges evidence, and refuses whatever it cannot judge. The importer of deepeval."""
+"""A gate is a DeepEval metric that judges evidence, and refuses whatever it cannot judge."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -19,22 +18,16 @@ from pipeline.errors import Invalid
 from pipeline.refs import Outcome, Table, Validation, Verdict
 from pipeline.spec import PipelineSpec
 from pipeline.tensors import Tensors
+from serving.gates.evals import (
+    AsyncConfig,
+    BaseMetric,
+    CacheConfig,
+    DisplayConfig,
+    ErrorConfig,
+    LLMTestCase,
+    evaluate,
+)
 from serving.triton import TritonClient
-
-# DeepEval phones home, writes a folder and reads .env files unless it is told not to, before it is imported.
-for _name, _value in {
-    "DEEPEVAL_TELEMETRY_OPT_OUT": "YES",
-    "DEEPEVAL_DISABLE_DOTENV": "1",
-    "DEEPEVAL_FILE_SYSTEM": "READ_ONLY",
-    "DEEPEVAL_DISABLE_LEGACY_KEYFILE": "1",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-with contextlib.redirect_stdout(io.StringIO()):  # it greets whoever imports it
-    from deepeval import evaluate
-    from deepeval.evaluate.configs import AsyncConfig, CacheConfig, DisplayConfig, ErrorConfig
-    from deepeval.metrics import BaseMetric
-    from deepeval.test_case import LLMTestCase
 
 Floats = npt.NDArray[np.float32]
 
@@ -55,6 +48,16 @@ class Champion:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """Where a model that judges text is asked: an OpenAI-compatible endpoint."""
+
+    url: str
+    model: str
+    key: str = field(repr=False)
+    timeout_s: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that gates look at: held-out rows, and what native model, challenger and champion answer to them."""
 
@@ -70,6 +73,7 @@ class Evidence:
     version: int
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)  # held-out, with columns that the model does not read
     validation: Validation | None = None
+    endpoint: Endpoint | None = None
 
     def ask(self, tensors: Tensors) -> Floats:
         """(rows, width): the challenger's answers to other rows."""

@@ -28,7 +28,8 @@ ONE_IMPORTER = {  # an outside system, and who may open it
     "onnxmltools": {"training"},
     "onnx": {"training"},
     "tritonclient": {"serving/triton.py"},
-    "deepeval": {"serving/gates/base.py"},
+    "deepeval": {"serving/gates/evals.py"},
+    "openai": {"serving/gates/judge_model.py"},
     "supervisor": {"pipeline"},
     "kubernetes": {"serving/cluster.py", "dags/pod_operator.py"},  # the second knows the errors of Airflow's provider
     "kubernetes_asyncio": {"dags/pod_trigger.py"},
