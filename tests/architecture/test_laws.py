@@ -31,6 +31,7 @@ ONE_IMPORTER = {  # an outside system, and who may open it
     "deepeval": {"serving/gates/evals.py"},
     "openai": {"serving/gates/judge_model.py"},
     "supervisor": {"pipeline"},
+    "openlineage": {"pipeline/openlineage.py"},
     "kubernetes": {"serving/cluster.py", "dags/pod_operator.py"},  # the second knows the errors of Airflow's provider
     "kubernetes_asyncio": {"dags/pod_trigger.py"},
 }
