@@ -64,6 +64,7 @@ class Leakage(Frozen):
         default=0.8, gt=0, le=1, description="of the validation error that the held-out error must not be below"
     )
     confidence: Confidence = 0.99
+    min_rows: int = Field(default=50, ge=2, description="fewer held-out rows prove nothing: shown, and not judged")
 
 
 class Slices(Frozen):
@@ -72,7 +73,11 @@ class Slices(Frozen):
     columns: tuple[Column, ...] = Field(default=(), description="a number is cut at its quartiles")
     min_rows: int = Field(default=50, ge=2, description="a smaller group is shown, and not judged")
     confidence: Confidence = Field(default=0.95, description="of all groups together: each interval is widened")
-    max_gap: float | None = Field(default=0.1, ge=0, description="by which a group may be worse than all rows")
+    max_gap: float | None = Field(
+        default=0.1,
+        ge=0,
+        description="by which a group may be worse than all rows; rmse, mae: in target standard deviations",
+    )
     worst: float | None = Field(default=None, description="bound of the primary metric in the worst group")
     fairness: dict[Fairness, float] = Field(
         default={}, description="fairlearn's metrics over each column: a difference at most, a ratio at least this"
@@ -86,6 +91,7 @@ class Calibration(Frozen):
         default=0.1, gt=0, description="expected calibration error; mean error in target standard deviations"
     )
     confidence: Confidence = 0.95
+    min_rows: int = Field(default=50, ge=2, description="fewer held-out rows prove nothing: shown, and not judged")
 
 
 class Direction(Frozen):
@@ -104,7 +110,7 @@ class Robustness(Frozen):
     """How far an answer may move when a row changes a little, loses fields, or has categories never seen."""
 
     noise: float = Field(default=0.01, gt=0, description="standard deviations by which numbers move")
-    mean_change: float = Field(default=0.05, gt=0, description="of a probability, or in target standard deviations")
+    mean_change: float = Field(default=0.1, gt=0, description="of a probability, or in target standard deviations")
     missing: Share = Field(default=0.1, description="share of the fields that go missing")
     missing_change: float = Field(default=0.25, gt=0, description="mean change that this may cause")
     unseen_change: float = Field(default=0.5, gt=0, description="mean change when a row's categories were never seen")

@@ -39,12 +39,12 @@ def weighted(schema: RowSchema, metric: Metric, target: npt.NDArray[np.floating]
 def _regression(metric: Metric, truth: Floats, answer: Floats) -> Weighted:
     error = answer - truth
     if metric == "mae":
-        return _mean(np.abs(error))
-    mean_square = _mean(error**2)
+        return mean_of(np.abs(error))
+    mean_square = mean_of(error**2)
     if metric == "rmse":
         return lambda counts: np.sqrt(mean_square(counts))
     from_mean = truth - truth.mean()
-    mean, square = _mean(from_mean), _mean(from_mean**2)
+    mean, square = mean_of(from_mean), mean_of(from_mean**2)
 
     def r2(counts: Floats) -> Floats:
         spread = square(counts) - mean(counts) ** 2
@@ -56,12 +56,12 @@ def _regression(metric: Metric, truth: Floats, answer: Floats) -> Weighted:
 def _classification(metric: Metric, truth: npt.NDArray[np.int64], probabilities: Floats, classes: int) -> Weighted:
     label = probabilities.argmax(axis=1)
     if metric == "accuracy":
-        return _mean((label == truth).astype(np.float64))
+        return mean_of((label == truth).astype(np.float64))
     if metric == "log_loss":
         tiny = np.finfo(np.float64).eps
-        return _mean(-np.log(np.clip(probabilities[np.arange(len(truth)), truth], tiny, 1 - tiny)))
+        return mean_of(-np.log(np.clip(probabilities[np.arange(len(truth)), truth], tiny, 1 - tiny)))
     if metric == "brier":
-        return _mean((probabilities[:, 1] - truth) ** 2)
+        return mean_of((probabilities[:, 1] - truth) ** 2)
     if metric == "ece":
         return _calibration_error(probabilities.max(axis=1), label == truth)
     if metric == "roc_auc":
@@ -74,7 +74,8 @@ def _classification(metric: Metric, truth: npt.NDArray[np.int64], probabilities:
     return _by_label(metric, truth, label, classes)
 
 
-def _mean(values: Floats) -> Weighted:
+def mean_of(values: Floats) -> Weighted:
+    """The mean of a value that each row has, (rows,)."""
     return lambda counts: np.asarray(counts @ values / counts.sum(axis=1))
 
 
