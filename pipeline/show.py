@@ -27,6 +27,7 @@ STATES = {
     "skipped": "yellow",
     "waiting": "dim",
 }
+VERDICTS = {"passed": "green", "refused": "bold red", "inconclusive": "bold yellow", "waived": "yellow"}
 
 SHOWN = ("roc_auc", "accuracy", "f1", "log_loss", "rmse", "mae", "r2")  # of the metrics; MLflow has them all
 
@@ -86,7 +87,7 @@ def verdict(summary: Summary, answers: tuple[tuple[str, str], ...]) -> Renderabl
     if summary.evaluation:
         parts.append(_candidates(summary.evaluation))
     if summary.gates:
-        parts.append(_gates(summary.gates))
+        parts.append(gates_table(summary.gates))
     if summary.tasks:
         parts.append(_times(summary))
     parts.append(_end(summary, answers))
@@ -98,13 +99,20 @@ def table(title: str, headers: tuple[str, ...], rows: list[tuple[RenderableType,
     result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     for index, header in enumerate(headers):
         cells = [str(row[index]) for row in rows]
-        numeric = bool(index) and all(
-            cell.replace(".", "").replace("-", "").replace(" s", "").isdigit() or not cell for cell in cells
-        )
+        numeric = bool(index) and all(_is_number(cell) for cell in cells)
         result.add_column(header, justify="right" if numeric else "left")
     for row in rows:
         result.add_row(*row)
     return result
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell is empty, or a number with or without seconds as its unit."""
+    try:
+        float(cell.removesuffix(" s") or 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _checks(checks: CheckReport) -> list[RenderableType]:
@@ -130,14 +138,15 @@ def _candidates(evaluation: Evaluation) -> Table:
     return table("Candidates on the held-out rows", ("candidate", *names, "verdict"), rows)
 
 
-def _gates(gates: GateReport) -> Table:
+def gates_table(gates: GateReport) -> Table:
+    """Every gate's verdict with the numbers that decided, and who answers for one that was waived."""
     rows: list[tuple[RenderableType, ...]] = [
         (
             verdict.gate,
-            Text("passed", style="green") if verdict.passed else Text("refused", style="bold red"),
+            Text(verdict.shown, style=VERDICTS[verdict.shown]),
             "" if verdict.observed is None else f"{verdict.observed:.5g}",
             "" if verdict.bound is None else f"{verdict.bound:.5g}",
-            verdict.reason,
+            Text(verdict.why),
         )
         for verdict in gates.verdicts
     ]

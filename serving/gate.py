@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, select_autoescape
+import pandas as pd
 
 from pipeline.dataset import split_rows
 from pipeline.errors import Invalid
-from pipeline.refs import DatasetRef, GateReport, ModelVersionRef, RolloutRef, Verdict
+from pipeline.refs import DatasetRef, GateReport, ModelVersionRef, RolloutRef
 from pipeline.run import Run
+from pipeline.settings import Settings
 from pipeline.spec import PipelineSpec
 from pipeline.step import main
 from pipeline.target import encode_target
-from pipeline.tensors import to_tensors
-from serving.gates.base import Champion, Evidence, Floats, judge
+from pipeline.tensors import Tensors, to_tensors
+from serving.gate_report import publish
+from serving.gates.base import Champion, Endpoint, Evidence, Floats, judge
+from serving.gates.calibration import CalibrationGate
 from serving.gates.champion import ChampionGate
+from serving.gates.judge import JudgeGate
 from serving.gates.latency import LatencyGate
+from serving.gates.leakage import LeakageGate
 from serving.gates.parity import ParityGate
 from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
@@ -28,7 +35,10 @@ from serving.promote import version_of
 from serving.register import CHAMPION
 from serving.triton import TritonClient
 
-GATES = (QualityGate, ChampionGate, ParityGate, RobustnessGate, LatencyGate)  # the load comes last, on an idle server
+GATES = (
+    QualityGate, ChampionGate, LeakageGate, CalibrationGate, ParityGate, RobustnessGate, JudgeGate,
+    LatencyGate,  # the load comes last, on an idle server
+)  # fmt: skip
 
 
 def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollout: RolloutRef, run: Run) -> GateReport:
@@ -44,8 +54,10 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
     tensors = to_tensors(rows, schema, "snapshot")
     with np.load(io.BytesIO(run.store.read(model.predictions)), allow_pickle=False) as arrays:
         native = np.asarray(arrays["native"], dtype=np.float32)
-    champion = _champion(spec, run, rows)
-    with TritonClient(rollout.grpc, run.settings.timeout_s) as client:
+    with (
+        _champion(spec, run, rows) as champion,
+        TritonClient(rollout.grpc, run.settings.timeout_s) as client,
+    ):
         probe(client, rollout.name, rollout.version, model.onnx_digest)
         evidence = Evidence(
             spec=spec,
@@ -60,63 +72,55 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
             version=rollout.version,
             rows=rows,
             validation=model.validation,
+            endpoint=_endpoint(run.settings),
         )
         verdicts = judge([kind(evidence) for kind in GATES], date.fromisoformat(run.now()[:10]))
     report = GateReport(
-        passed=not any(verdict.stops for verdict in verdicts),
+        passed=False,
         verdicts=verdicts,
         champion=champion.version if champion else None,
+        person_decides=spec.approval == "required",
     )
-    _log(spec, run, model, report)
+    report = report.model_copy(update={"passed": not report.stopping})
+    publish(spec, run, model.version, report)
     return report
 
 
-def _champion(spec: PipelineSpec, run: Run, rows: object) -> Champion | None:
-    """The serving champion's answers to the same rows, by its own columns; or why there are none."""
+@contextmanager
+def _champion(spec: PipelineSpec, run: Run, rows: pd.DataFrame) -> Iterator[Champion | None]:
+    """The serving champion with its answers to the same rows, by its own columns; or why there are none.
+
+    It can be asked while the context is open.
+    """
     version = run.registry.alias(spec.name, CHAMPION)
     if version is None:
-        return None
+        yield None
+        return
     known = version_of(run.registry, spec.name, version)
-    digest = known.onnx_digest
-    answers: Floats | None = None
-    problem = ""
     serving = plane(run.settings)
     with TritonClient(serving.address(spec.name).grpc, run.settings.timeout_s) as client:
         try:
             with serving.alone(spec.name, run.id):
                 serving.restore(known)
-            probe(client, spec.name, version, digest)
+            probe(client, spec.name, version, known.onnx_digest)
             theirs = served_schema(client, spec.name)
-            answers = client.replay(spec.name, to_tensors(rows, theirs, "snapshot"), theirs.output, str(version))  # type: ignore[arg-type]
+            tensors = to_tensors(rows, theirs, "snapshot")
+
+            def ask(other: Tensors) -> Floats:
+                return client.replay(spec.name, other, theirs.output, str(version))
+
+            found = Champion(version, known.onnx_digest, ask(tensors), tensors=tensors, ask=ask)
         except Invalid as error:
-            problem = str(error)
-    return Champion(version=version, onnx_digest=digest, answers=answers, problem=problem)
+            found = Champion(version, known.onnx_digest, None, problem=str(error))
+        yield found
 
 
-def _log(spec: PipelineSpec, run: Run, model: ModelVersionRef, report: GateReport) -> None:
-    for verdict in report.verdicts:
-        level = run.log.info if verdict.passed else run.log.warning
-        level("gate %-10s %-7s %s", verdict.gate, "passed" if verdict.passed else "refused", verdict.reason)
-    page = render(spec.name, model.version, run.id, report)
-    document = report.model_dump_json(indent=1)
-    run.store.write(f"{run.key}/gates.html", page.encode(), replace=True)
-    run_id = run.registry.pipeline_run(run, spec)
-    run.registry.log_text(run_id, page, "gates/report.html")
-    run.registry.log_text(run_id, document, "gates/report.json")
-    run.registry.log_metrics(run_id, _metrics(report.verdicts))
-    outcomes = {f"slipway.gate.{one.gate}": "passed" if one.passed else "refused" for one in report.verdicts}
-    run.registry.set_tags(run_id, outcomes)
-    run.registry.set_version_tags(spec.name, model.version, {"slipway.gates": "passed" if report.passed else "refused"})
-
-
-def _metrics(verdicts: tuple[Verdict, ...]) -> dict[str, float]:
-    return {f"gate_{one.gate}_{key}": value for one in verdicts for key, value in one.numbers.items()}
-
-
-def render(name: str, version: int, run: str, report: GateReport) -> str:
-    """The report as one HTML file that reads offline."""
-    environment = Environment(loader=PackageLoader("serving", "templates"), autoescape=select_autoescape())
-    return environment.get_template("gates.html.j2").render(name=name, version=version, run=run, report=report)
+def _endpoint(settings: Settings) -> Endpoint | None:
+    """Where a model that judges text answers, when the settings name one."""
+    if not (settings.judge_url and settings.judge_model):
+        return None
+    key = settings.judge_key.get_secret_value() if settings.judge_key else ""
+    return Endpoint(settings.judge_url, settings.judge_model, key, settings.timeout_s)
 
 
 if __name__ == "__main__":
