@@ -1,98 +1,252 @@
-"""From a served version back to its data: what each end of the chain says, and whether they agree."""
+"""Lineage both ways: from what a live server says down to the rows, and from rows up to every server of their models.
+
+MLflow's tags say what belongs together, the store what happened, the record what was promoted, and the servers what
+they serve. Where two of them disagree, the lineage says so.
+"""
 
 from __future__ import annotations
 
-from rich.tree import Tree
+from collections.abc import Iterable
 
 from pipeline import refs
-from pipeline.errors import Invalid
-from pipeline.frozen import Frozen
-from pipeline.registry import Registry
+from pipeline.errors import Invalid, SlipwayError
+from pipeline.lineage_find import CHAMPION, DATASET, ONNX, PACKAGE, find, is_address
+from pipeline.lineage_graph import Direction, Graph, Lineage, Node
+from pipeline.registry import Registry, RunTags, Version
 from pipeline.run import Run
+from pipeline.served import Served
 from pipeline.settings import Settings
 from pipeline.summary import Summary, summarise
+from pipeline.terminal import room
 from pipeline.tracking import RUN
 
-CHAMPION = "champion"
+PIPELINE, SPEC = "slipway.pipeline", "slipway.spec"
 
 
-class Lineage(Frozen):
-    """A model version, the run that made it, and every digest on the way."""
-
-    model: str
-    version: int
-    aliases: tuple[str, ...]
-    run: str
-    mlflow_run: str
-    tags: dict[str, str]
-    summary: Summary
-
-    def tree(self) -> Tree:
-        """The chain as a tree for the terminal, from the version down to the data."""
-        name = f"[bold]{self.model}[/] version {self.version}"
-        root = Tree(name + (f" [green]@{', @'.join(self.aliases)}[/]" if self.aliases else ""))
-        summary = self.summary
-        if summary.promotion and summary.promotion.version == self.version:
-            root.add(f"promoted to {summary.promotion.http}, package {summary.promotion.digest[:16]}")
-        if summary.gates:
-            gates = root.add(f"gates: {'passed' if summary.gates.passed else 'refused'}")
-            for verdict in summary.gates.verdicts:
-                gates.add(f"{verdict.gate}: {'passed' if verdict.passed else 'refused'}, {verdict.reason}")
-        if summary.version:
-            root.add(f"ONNX {summary.version.onnx_digest[:16]}, logged model {summary.version.model_id}")
-        made = root.add(f"run {self.run}, MLflow run {self.mlflow_run}, spec {self.tags.get('slipway.spec', '')[:16]}")
-        if summary.evaluation:
-            for score in summary.evaluation.scores:
-                value = score.metrics.get(summary.evaluation.primary)
-                metric = f"{summary.evaluation.primary} {value:.4f}" if value is not None else score.reason
-                won = " (winner)" if score.candidate == summary.evaluation.winner else ""
-                made.add(f"candidate {score.candidate}: {metric}{won}")
-        if summary.checks:
-            suite = f"suite {summary.checks.suite}" if summary.checks.suite else "schema"
-            made.add(f"checks: {suite}, {'passed' if summary.checks.passed else 'refused'}")
-        if summary.dataset:
-            rows = f"{summary.dataset.train_rows} rows to train, {summary.dataset.holdout_rows} held out"
-            made.add(f"data {summary.dataset.digest[:16]} from {summary.dataset.source}: {rows}")
-        return root
-
-
-def trace(settings: Settings, registry: Registry, model: str) -> Lineage:
-    """The lineage of MODEL, MODEL@ALIAS or MODEL/VERSION; of the champion when only a name is given.
+def trace(settings: Settings, registry: Registry, what: str, direction: Direction = "both") -> Lineage:
+    """The lineage of a model, version, run, dataset, digest or server; see `lineage_find` for how each is named.
 
     Raises:
-        Invalid: there is no such version. A retry does not help.
-        Unavailable: MLflow or the store does not answer. A retry helps.
+        Invalid: there is no such thing, or more than one. A retry does not help.
+        Unavailable: MLflow, or the server that is asked about, does not answer. A retry helps.
     """
-    name, version = _resolve(registry, model)
-    found = registry.version(name, version)
-    run_id = found.tags.get(RUN)
-    if run_id is None:
-        raise Invalid(f"version {version} of {name} was not made by Slipway", registry.uri, "look it up in MLflow")
-    run = Run(run_id, found.tags.get("slipway.pipeline", name), settings, settings.specs_dir / f"{name}.yaml")
-    aliases = sorted(alias for alias, at in registry.aliases(name).items() if at == version)
-    return Lineage(
-        model=name,
-        version=version,
-        aliases=tuple(aliases),
-        run=run_id,
-        mlflow_run=found.run_id,
-        tags=found.tags,
-        summary=summarise(run, _candidates(run)),
-    )
+    tracer = _Tracer(settings, registry)
+    if is_address(what):
+        start = [tracer.endpoint(room("serving.endpoints:at")(settings, what))]
+        return tracer.graph.lineage(start, direction)
+    found = find(registry, what)
+    if found.versions:
+        start = [tracer.version(version) for version in found.versions]
+        tracer.made_by(found.versions)
+        tracer.servers(found.versions)
+    elif found.runs:
+        start = [tracer.run(run.tags.get(PIPELINE, ""), run.tags[RUN], run.tags) for run in found.runs]
+        tracer.upwards(registry.versions(f"tags.`{RUN}` = '{found.runs[0].tags[RUN]}'"))
+    else:
+        start = [tracer.dataset(found.dataset)]
+        tracer.runs(registry.pipeline_runs(f"tags.`{DATASET}` = '{found.dataset}'"))
+        tracer.upwards(registry.versions(f"tags.`{DATASET}` = '{found.dataset}'"))
+    return tracer.graph.lineage(start, direction)
 
 
-def _resolve(registry: Registry, model: str) -> tuple[str, int]:
-    name, _, number = model.partition("/")
-    name, _, alias = name.partition("@")
-    if number:
-        if not number.isdigit():
-            raise Invalid(f"{number!r} is not a version", model, "write MODEL/3, or MODEL@champion")
-        return name, int(number)
-    version = registry.alias(name, alias or CHAMPION)
+class _Tracer:
+    """Puts a lineage together, piece by piece."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self.settings, self.registry, self.graph = settings, registry, Graph()
+        self._aliases: dict[str, dict[str, int]] = {}
+
+    def version(self, version: Version) -> str:
+        """A version, its package and graph, as its tags say."""
+        tags, name, number = version.tags, version.name, version.version
+        here = self.graph.add(
+            Node(
+                id=_id(version),
+                kind="version",
+                title=f"{name} version {number}",
+                facts={
+                    "model": name,
+                    "version": str(number),
+                    "aliases": ", ".join(f"@{alias}" for alias in self._aliases_of(version)),
+                    "state": tags.get("slipway.state", ""),
+                },
+                problem="" if RUN in tags else "it was not made by Slipway",
+            )
+        )
+        if digest := tags.get(PACKAGE):
+            package = f"package/{name}/{number}/{digest}"
+            self.graph.link(here, self.graph.add(_digest(package, "package", "package", digest)), "packaged as")
+            here = package
+        if digest := tags.get(ONNX):
+            onnx = f"onnx/{name}/{number}/{digest}"
+            self.graph.link(here, self.graph.add(_digest(onnx, "onnx", "ONNX", digest)), "holds")
+            here = onnx
+        if RUN in tags:
+            self.graph.link(here, f"run/{tags.get(PIPELINE, name)}/{tags[RUN]}", "made by")
+        return _id(version)
+
+    def made_by(self, versions: Iterable[Version]) -> None:
+        """The runs that made these versions, in full."""
+        for version in versions:
+            if RUN in version.tags:
+                summary = self._run(version.tags.get(PIPELINE, version.name), version.tags[RUN], version.tags)
+                self._gates(version, summary)
+
+    def upwards(self, versions: tuple[Version, ...]) -> None:
+        """These versions, and the servers that have one of them."""
+        for version in versions:
+            self.version(version)
+        made = [(one.run_id, {PIPELINE: one.name, **one.tags}) for one in versions if RUN in one.tags]
+        self.runs([RunTags(run_id=run_id, started=0, tags=tags) for run_id, tags in made])
+        self.servers(versions)
+
+    def runs(self, runs: Iterable[RunTags]) -> None:
+        """These runs, as their tags say."""
+        for run in runs:
+            pipeline, tags = run.tags.get(PIPELINE, ""), run.tags
+            facts = {"pipeline": pipeline, "spec": tags.get(SPEC, ""), "outcome": tags.get("slipway.outcome", "")}
+            here = self.graph.add(
+                Node(id=f"run/{pipeline}/{tags[RUN]}", kind="run", title=f"run {tags[RUN]}", facts=facts)
+            )
+            if digest := tags.get(DATASET):
+                self.graph.link(here, self.dataset(digest), "read")
+
+    def run(self, pipeline: str, run_id: str, tags: dict[str, str]) -> str:
+        """A run in full, from the references that it left; its id in the graph."""
+        self._run(pipeline, run_id, tags)
+        return f"run/{pipeline}/{run_id}"
+
+    def dataset(self, digest: str, ref: refs.DatasetRef | None = None) -> str:
+        """A snapshot; its id in the graph."""
+        facts = {"digest": digest}
+        if ref is not None:
+            facts |= {"source": ref.source, "train_rows": str(ref.train_rows), "holdout_rows": str(ref.holdout_rows)}
+        return self.graph.add(Node(id=f"dataset/{digest}", kind="dataset", title="dataset", facts=facts))
+
+    def servers(self, versions: tuple[Version, ...]) -> None:
+        """Ask the servers of these versions' models; those that have one of them are linked to it."""
+        known = {_id(version): version for version in versions}
+        names = tuple(sorted({version.name for version in versions}))
+        for served in room("serving.endpoints:serving")(self.settings, names):
+            champion = self._aliases_for(served.model, len(names)).get(CHAMPION)
+            ought = known.get(f"version/{served.model}/{champion}")
+            has = known.get(f"version/{served.model}/{served.version}")
+            if has is not None:
+                self.graph.link(self._endpoint(served, has, champion), _id(has), "serves")
+            elif ought is not None:
+                self.graph.link(self._endpoint(served, ought, champion), _id(ought), "ought to serve")
+
+    def endpoint(self, served: Served) -> str:
+        """What a server says, down to the rows; its id in the graph."""
+        champion = self.registry.aliases(served.model).get(CHAMPION)
+        version: Version | None = None
+        try:
+            if served.version is not None:
+                version = self.registry.version(served.model, served.version)
+        except Invalid:
+            version = None
+        here = self._endpoint(served, version, champion)
+        if version is not None:
+            self.graph.link(here, self.version(version), "serves")
+            self.made_by([version])
+        elif served.run:
+            run = self.run(served.model, served.run, {DATASET: served.dataset})
+            self.graph.link(here, run, "says it was made by")
+        return here
+
+    def _endpoint(self, served: Served, version: Version | None, champion: int | None) -> str:
+        facts = {
+            "model": served.model,
+            "replica": served.replica,
+            "version": "" if served.version is None else str(served.version),
+            "digest": served.digest,
+        }
+        title = f"{served.address}/{served.model}"
+        problem = "; ".join(_disagreements(served, version, champion))
+        return self.graph.add(Node(id=f"endpoint/{title}", kind="endpoint", title=title, facts=facts, problem=problem))
+
+    def _run(self, pipeline: str, run_id: str, tags: dict[str, str]) -> Summary | None:
+        run = Run(run_id, pipeline, self.settings, self.settings.specs_dir / f"{pipeline}.yaml")
+        here, problem, summary = f"run/{pipeline}/{run_id}", "", None
+        try:
+            summary = summarise(run, _candidates(run))
+            if not summary.tasks:
+                problem = f"the store {run.store.url} has nothing of this run"
+        except SlipwayError as error:
+            problem = str(error)
+        facts = {"pipeline": pipeline, "spec": tags.get(SPEC, ""), "outcome": summary.outcome if summary else ""}
+        self.graph.add(Node(id=here, kind="run", title=f"run {run_id}", facts=facts, problem=problem))
+        dataset = summary.dataset if summary else None
+        if summary:
+            self._candidates(here, summary)
+        if digest := dataset.digest if dataset else tags.get(DATASET, ""):
+            self.graph.link(here, self.dataset(digest, dataset), "read")
+        return summary
+
+    def _candidates(self, run: str, summary: Summary) -> None:
+        tail = run.removeprefix("run/")
+        if (evaluation := summary.evaluation) is not None:
+            for score in evaluation.scores:
+                value = score.metrics.get(evaluation.primary)
+                won = "winner" if score.candidate == evaluation.winner else score.reason
+                facts = {evaluation.primary: "" if value is None else f"{value:.4f}", "verdict": won}
+                title = f"candidate {score.candidate}"
+                node = Node(id=f"candidate/{tail}/{score.candidate}", kind="candidate", title=title, facts=facts)
+                self.graph.link(run, self.graph.add(node), "compared")
+        if (checks := summary.checks) is not None:
+            verdict = "passed" if checks.passed else "refused"
+            met = f"{checks.evaluated - len(checks.failures)} of {checks.evaluated} met"
+            facts = {"suite": checks.suite or "schema", "verdict": verdict, "expectations": met}
+            self.graph.link(
+                run, self.graph.add(Node(id=f"checks/{tail}", kind="checks", title="checks", facts=facts)), "checked by"
+            )
+
+    def _gates(self, version: Version, summary: Summary | None) -> None:
+        for verdict in summary.gates.verdicts if summary and summary.gates else ():
+            waived = f", waived by {verdict.waiver.by}" if verdict.waiver else ""
+            node = Node(
+                id=f"gate/{version.name}/{version.version}/{verdict.gate}",
+                kind="gate",
+                title=f"gate {verdict.gate}",
+                facts={"verdict": f"{verdict.outcome}{waived}", "because": verdict.reason},
+            )
+            self.graph.link(_id(version), self.graph.add(node), "judged by")
+
+    def _aliases_of(self, version: Version) -> list[str]:
+        return sorted(alias for alias, at in self._aliases_for(version.name, 1).items() if at == version.version)
+
+    def _aliases_for(self, name: str, models: int) -> dict[str, int]:
+        """Aliases of a model; those of all are asked for at once where there are many."""
+        if name not in self._aliases:
+            self._aliases |= self.registry.models() if models > 1 else {name: self.registry.aliases(name)}
+        return self._aliases.get(name, {})
+
+
+def _id(version: Version) -> str:
+    return f"version/{version.name}/{version.version}"
+
+
+def _digest(node: str, kind: str, title: str, digest: str) -> Node:
+    return Node(id=node, kind=kind, title=title, facts={"digest": digest})  # type: ignore[arg-type]
+
+
+def _disagreements(served: Served, version: Version | None, champion: int | None) -> Iterable[str]:
+    """What a server says otherwise than the registry."""
+    if served.error:
+        yield f"it does not say what it serves: {served.error}"
+        return
+    if served.said and served.said != str(served.version):
+        yield f"version {served.version} is loaded, its configuration is of version {served.said}"
+    if champion != served.version:
+        named = f"version {champion}" if champion else "no version"
+        yield f"it serves version {served.version}, the registry's champion is {named}"
     if version is None:
-        known = ", ".join(f"@{key}" for key in registry.aliases(name)) or "none"
-        raise Invalid(f"{name!r} has no alias {alias or CHAMPION!r}", registry.uri, f"its aliases: {known}")
-    return name, version
+        yield f"the registry has no version {served.version} of {served.model!r}"
+        return
+    told = ((ONNX, "graph", served.digest), (DATASET, "dataset", served.dataset), (PACKAGE, "package", served.package))
+    for tag, what, says in told:
+        if says and version.version == served.version and says != version.tags.get(tag):
+            yield f"it says {what} {says[:16]}, the registry {version.tags.get(tag, 'none')[:16]}"
 
 
 def _candidates(run: Run) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 from pipeline.columns import RowSchema
 from pipeline.errors import Invalid
 from pipeline.frozen import Frozen
-from pipeline.tracking import RUN, Tracking, TrialRecord
+from pipeline.tracking import KIND, RUN, Tracking, TrialRecord
 
 __all__ = ["Registry", "TrialRecord"]
+_PAGE = 1000  # what one search may answer
+_EXPERIMENTS = 200  # that one search is asked about
 
 
 class Version(Frozen):
@@ -26,6 +29,14 @@ class Version(Frozen):
     name: str
     version: int
     run_id: str
+    tags: dict[str, str]
+
+
+class RunTags(Frozen):
+    """A pipeline run as MLflow keeps it; `started` is in epoch milliseconds."""
+
+    run_id: str
+    started: int
     tags: dict[str, str]
 
 
@@ -129,6 +140,54 @@ class Registry(Tracking):
                 raise Invalid(f"there is no version {version} of {name!r}", self.uri, "see `slipway status`") from error
         return Version(name=name, version=version, run_id=str(found.run_id), tags=dict(found.tags))
 
+    def versions(self, condition: str = "") -> tuple[Version, ...]:
+        """Every version that a filter of MLflow's search finds, by name and number; all of them by default."""
+        with self._answering():
+            found = _pages(partial(self._client.search_model_versions, condition, _PAGE))
+        made = [
+            Version(name=one.name, version=int(one.version), run_id=str(one.run_id), tags=dict(one.tags))
+            for one in found
+        ]
+        return tuple(sorted(made, key=lambda one: (one.name, one.version)))
+
+    def models(self) -> dict[str, dict[str, int]]:
+        """The name of each registered model, with its aliases and their versions."""
+        with self._answering():
+            found = _pages(partial(self._client.search_registered_models, None, _PAGE))
+        return {
+            str(one.name): {alias: int(version) for alias, version in one.aliases.items()}
+            for one in sorted(found, key=lambda one: str(one.name))
+        }
+
+    def pipeline_runs(self, condition: str) -> tuple[RunTags, ...]:
+        """The pipeline runs that a filter of MLflow's search finds, in every experiment, the oldest first."""
+        with self._answering():
+            experiments = _pages(partial(self._client.search_experiments, max_results=_PAGE))
+            ids = [str(one.experiment_id) for one in experiments]
+            condition = f"tags.`{KIND}` = 'pipeline' and {condition}"
+            order = ["attributes.start_time ASC"]
+            found: list[Any] = []
+            for at in range(0, len(ids), _EXPERIMENTS):
+                some = ids[at : at + _EXPERIMENTS]
+                found += _pages(partial(self._client.search_runs, some, condition, max_results=_PAGE, order_by=order))
+        return tuple(
+            RunTags(run_id=str(one.info.run_id), started=int(one.info.start_time), tags=dict(one.data.tags))
+            for one in found
+        )
+
+    def run_of(self, run_id: str) -> str | None:
+        """The pipeline run to which an MLflow run belongs; None when there is no such run, or it is another's."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        with self._answering():
+            try:
+                value = self._client.get_run(run_id).data.tags.get(RUN)
+            except MlflowException as error:
+                if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise
+                value = None
+        return None if value is None else str(value)
+
     def version_tags(self, name: str, version: int) -> dict[str, str]:
         """Tags of a version. Raises Invalid when there is no such version."""
         return self.version(name, version).tags
@@ -138,6 +197,17 @@ class Registry(Tracking):
         with self._answering():
             for key, value in tags.items():
                 self._client.set_model_version_tag(name, str(version), key, value)
+
+
+def _pages(search: Callable[..., Any]) -> list[Any]:
+    """All that a search finds, page by page."""
+    found, token = [], None
+    while True:
+        page = search(page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def _version(*names: str) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.lineage import trace
+from pipeline.lineage_graph import Direction
 from pipeline.registry import Registry
 from pipeline.run import ROLLBACK, Run, new_run_id
 from pipeline.terminal import Json, room, session
@@ -39,13 +40,23 @@ def predict(
 
 
 def lineage(
-    model: Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/VERSION", show_default=False)],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="MODEL, MODEL@ALIAS, MODEL/VERSION, a run, the digest of a dataset, graph or package (8 letters of it "
+            "will do), HOST:PORT/MODEL, or a URL of Triton's v2 API",
+            show_default=False,
+        ),
+    ],
+    down: Annotated[bool, typer.Option("--down", help="only what it was made from")] = False,
+    up: Annotated[bool, typer.Option("--up", help="only what was made from it")] = False,
     json: Json = False,
 ) -> None:
-    """Trace a version to its run, data, checks and gates, and to where it serves (default: the champion)."""
+    """Trace anything to the rows it was made from, and to every server of what was made from it."""
     with session(json) as this:
-        found = trace(this.settings, Registry(this.settings), model)
-        this.result(found.model_dump(mode="json"), lambda: this.console.print(found.tree()))
+        direction: Direction = "both" if up == down else "up" if up else "down"
+        found = trace(this.settings, Registry(this.settings), what, direction)
+        this.result(found.model_dump(mode="json"), lambda: this.console.print(*found.trees(), sep="\n"))
 
 
 def rollback(model: Model, json: Json = False) -> None:

@@ -88,10 +88,14 @@ def test_a_csv_becomes_a_served_champion(kind: str, quality: str, stack_settings
     assert json.loads(answer)["model_version"] == "1"
     table(kind, 30).drop(columns="y").to_csv(tmp_path / "new.csv", index=False)
     assert len(slipway(stack_settings, "predict", name, str(tmp_path / "new.csv"))["answers"]) == 30
-    traced = slipway(stack_settings, "lineage", name)
-    assert traced["aliases"] == ["champion"]
-    assert traced["summary"]["dataset"]["digest"] == traced["tags"]["slipway.dataset"]
-    assert traced["summary"]["version"]["onnx_digest"] == traced["tags"]["slipway.onnx"]
+    traced = slipway(stack_settings, "lineage", f"{stack_settings.triton_http}/{name}")
+    facts = {node["kind"]: node["facts"] for node in traced["nodes"]}
+    assert facts["version"]["aliases"] == "@champion"
+    assert facts["endpoint"]["digest"] == facts["onnx"]["digest"]
+    assert not [node for node in traced["nodes"] if node["problem"]]
+    assert traced["start"][0] in {
+        node["id"] for node in slipway(stack_settings, "lineage", facts["dataset"]["digest"])["nodes"]
+    }
     page = httpx.get(found["addresses"]["MLflow"].split("#")[0])
     assert page.is_success
 
@@ -115,12 +119,12 @@ def test_a_bad_model_is_refused_a_run_goes_on_and_the_way_back(stack_settings: S
     refused = slipway(stack_settings, "run", "guarded", code=3)
     assert refused["outcome"] == "rejected"
     assert "0.9999 is asked" in refused["reasons"][0]
-    assert slipway(stack_settings, "lineage", "guarded")["version"] == 1
-    assert slipway(stack_settings, "lineage", "guarded/2")["aliases"] == []
+    assert slipway(stack_settings, "lineage", "guarded")["start"] == ["version/guarded/1"]
+    assert slipway(stack_settings, "lineage", "guarded/2", "--down")["start"] == ["version/guarded/2"]
     path.write_text(path.read_text().replace("roc_auc: 0.9999", "roc_auc: 0.7"))
     assert slipway(stack_settings, "run", "guarded", "--seed", "9")["promotion"]["previous"] == 1
     assert slipway(stack_settings, "rollback", "guarded")["version"] == 1
-    assert slipway(stack_settings, "lineage", "guarded@champion")["version"] == 1
+    assert slipway(stack_settings, "lineage", "guarded@champion")["start"] == ["version/guarded/1"]
     slipway(stack_settings, "lineage", "guarded@nobody", code=2)
     slipway(stack_settings, "lineage", "guarded/99", code=2)
 

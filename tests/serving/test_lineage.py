@@ -1,0 +1,236 @@
+"""Lineage both ways, on a real MLflow and a real Triton."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from chain import PASSED, Chain, chain
+
+from pipeline.errors import Invalid, Unavailable
+from pipeline.lineage import trace
+from pipeline.lineage_graph import Lineage
+from pipeline.ports import free_ports
+from pipeline.refs import CheckReport, Failure, Verdict
+from pipeline.settings import Settings
+from serving.server import repository
+from serving.triton import TritonClient
+
+pytestmark = pytest.mark.stack
+CHECKS = CheckReport(
+    passed=True,
+    suite="demo",
+    suite_digest="s",
+    evaluated=3,
+    failures=(Failure(severity="warning", expectation="e", column="a", message="m"),),
+)
+
+
+@pytest.fixture
+def make(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Chain]:
+    """make(run id, weight): a run of this test's own model, promoted, with everything that its steps leave."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[:50].lower().strip("_")
+
+    def _make(run_id: str, weight: float, champion: int | None = None) -> Chain:
+        one = chain(stack_settings, tmp_path, name, f"{name}-{run_id}", weight)
+        registry, run = one.run.registry, one.run
+        registry.set_tags(registry.pipeline_run(run, one.spec), {"slipway.dataset": one.dataset.digest})
+        verdict = Verdict(gate="quality", outcome="passed", reason="good enough")
+        report = PASSED.model_copy(update={"champion": champion, "verdicts": (verdict,)})
+        model, package, rollout, report = one.ready(report)
+        left = {"snapshot": one.dataset, "check": CHECKS, "evaluate": one.evaluation, "register": model}
+        for task, ref in {**left, "package": package, "gate": report}.items():
+            run.finish(task, ref, 0.1)
+        run.finish("promote", one.promote(model, package, rollout, report), 0.1)
+        return one
+
+    return _make
+
+
+def kinds(found: Lineage) -> list[str]:
+    return sorted(node.kind for node in found.nodes)
+
+
+def path(found: Lineage, start: str, end: str) -> list[str]:
+    """Kinds of the nodes on the way from one to the other, along the edges."""
+    ways = [[start]]
+    while ways:
+        way = ways.pop(0)
+        if way[-1] == end:
+            return [found.node(one).kind for one in way]
+        ways += [[*way, edge.target] for edge in found.edges if edge.source == way[-1]]
+    raise AssertionError(f"no way from {start} to {end}")
+
+
+def test_from_an_endpoint_down_to_the_rows_and_back(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    settings, registry, name = one.run.settings, one.run.registry, one.spec.name
+    rows = f"dataset/{one.dataset.digest}"
+    for where in (
+        f"{settings.triton_http}/{name}",
+        f"{settings.triton_grpc}/{name}",
+        f"http://{settings.triton_http}/v2/models/{name}/versions/1/infer",
+    ):
+        found = trace(settings, registry, where)
+        (start,) = found.start
+        assert path(found, start, rows) == ["endpoint", "version", "package", "onnx", "run", "dataset"]
+        assert found.problems == ()
+        assert {"gate", "checks", "candidate"} < set(kinds(found))
+        assert found.node(rows).facts["source"] == "rows.csv"
+        assert found.node(start).facts["digest"] == one.onnx_ref.digest
+    up = trace(settings, registry, one.dataset.digest[:8], "up")  # the same rows have other tests' models
+    assert up.start == (rows,)
+    endpoint = f"endpoint/{settings.triton_grpc}/{name}"
+    assert path(up, endpoint, rows) == ["endpoint", "version", "package", "onnx", "run", "dataset"]
+    assert not {"candidate", "checks", "gate"} & set(kinds(up))
+
+
+def test_every_name_of_a_thing_leads_to_it(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    two = make("r2", 2.0, champion=1)
+    settings, registry, name = one.run.settings, one.run.registry, one.spec.name
+    first, second = f"version/{name}/1", f"version/{name}/2"
+    package = registry.version_tags(name, 2)["slipway.package"]
+    for what, start in {
+        name: second,
+        f"{name}@champion": second,
+        f"{name}/1": first,
+        two.onnx_ref.digest: second,
+        package[:12]: second,
+        package.upper(): second,
+        one.run.id: f"run/{name}/{one.run.id}",
+        one.onnx_ref.run_id: f"run/{name}/{one.run.id}",  # the candidate's MLflow run
+    }.items():
+        found = trace(settings, registry, what)
+        assert found.start == (start,), what
+        assert f"dataset/{one.dataset.digest}" in {node.id for node in found.nodes}
+    served = {edge.target for edge in trace(settings, registry, name).edges if edge.kind == "serves"}
+    assert served == {second}
+    below = trace(settings, registry, f"{name}/1", "down")
+    assert "endpoint" not in kinds(below)
+    assert below.node(first).facts["aliases"] == ""
+    above = trace(settings, registry, two.run.id, "up")
+    assert [node.kind for node in above.nodes] == ["endpoint", "onnx", "package", "run", "version"]
+
+
+def test_the_answer_does_not_change_its_order(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    make("r2", 2.0, champion=1)
+    texts = {trace(one.run.settings, one.run.registry, one.spec.name).model_dump_json() for _ in range(3)}
+    assert len(texts) == 1
+    ids = [node["id"] for node in json.loads(texts.pop())["nodes"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_what_is_unknown_or_ambiguous_is_said(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    settings, registry, name = one.run.settings, one.run.registry, one.spec.name
+    for what, said in {
+        name[:-1]: f"did you mean '{name}'",
+        f"{one.run.id[:-1]}9": f"did you mean '{one.run.id}'",
+        f"{name}/99": "there is no version 99.*its versions: 1",
+        f"{name}@nobody": "has no alias 'nobody'.*@champion",
+        f"{name}x@champion": f"there is no model.*did you mean '{name}'",
+        "0" * 12: "nothing is called",
+        "it's": "nothing is called",
+        f"{settings.triton_http}/{name[:-1]}": f"serves no model.*did you mean '{name}'",
+        f"{settings.mlflow_uri}/v2/models/{name}": "",
+    }.items():
+        with pytest.raises(Invalid, match=said or None):
+            trace(settings, registry, what)
+    (free,) = free_ports("127.0.0.1", 1)
+    with pytest.raises(Unavailable):
+        trace(settings, registry, f"127.0.0.1:{free}/{name}")
+
+
+def test_a_digest_of_two_things_is_ambiguous(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    registry, name = one.run.registry, one.spec.name
+    alike = "abcdef0123" + "1" * 54, "abcdef0123" + "2" * 54
+    registry.set_version_tags(name, 1, {"slipway.package": alike[0], "slipway.onnx": alike[1]})
+    with pytest.raises(Invalid, match=r"2 digests begin with abcdef01: onnx abcdef0123222.*package abcdef0123111"):
+        trace(one.run.settings, registry, "abcdef01")
+    assert trace(one.run.settings, registry, "abcdef01231", "down").start == (f"version/{name}/1",)
+
+
+def test_a_server_that_says_otherwise_than_the_registry(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    make("r2", 2.0, champion=1)
+    settings, registry, name = one.run.settings, one.run.registry, one.spec.name
+    registry.set_alias(name, "champion", 1)  # by another hand
+    said = "it serves version 2, the registry's champion is version 1"
+    assert said in trace(settings, registry, f"{settings.triton_http}/{name}").problems[0]
+    up = trace(settings, registry, f"{name}/1", "up")
+    assert [edge.kind for edge in up.edges] == ["ought to serve"]
+    assert said in up.problems[0]
+    registry.set_alias(name, "champion", 2)
+    registry.set_version_tags(name, 2, {"slipway.onnx": "f" * 64})
+    (problem,) = trace(settings, registry, name, "up").problems
+    assert "the registry ffffffff" in problem
+
+
+def test_a_version_that_the_registry_has_lost_still_leads_to_its_rows(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    settings, registry, name = one.run.settings, one.run.registry, one.spec.name
+    api = f"{settings.mlflow_uri}/api/2.0/mlflow/registered-models/delete"
+    assert httpx.request("DELETE", api, json={"name": name}, timeout=30).is_success
+    found = trace(settings, registry, f"{settings.triton_http}/{name}")
+    assert "the registry has no version 1" in found.problems[0]
+    assert path(found, found.start[0], f"dataset/{one.dataset.digest}") == ["endpoint", "run", "dataset"]
+
+
+def test_a_model_that_no_server_has_and_a_store_that_has_nothing(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    settings, registry, name = one.run.settings, one.run.registry, one.spec.name
+    with TritonClient(settings.triton_grpc, 10) as client:
+        client.unload(name)
+    shutil.rmtree(repository(settings) / name)
+    shutil.rmtree(Path(one.run.store.path(one.run.key)))
+    found = trace(settings, registry, name)
+    assert any("it does not say what it serves" in problem for problem in found.problems)
+    assert any("has nothing of this run" in problem for problem in found.problems)
+    assert f"dataset/{one.dataset.digest}" in {node.id for node in found.nodes}  # by the tags
+
+
+def test_a_thousand_versions_take_a_few_calls(
+    stack_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking._model_registry.client import ModelRegistryClient
+
+    from pipeline.registry import Registry
+
+    registry, digest = Registry(stack_settings), "9" * 63
+    model, client = chain(stack_settings, tmp_path, "many", "many", 1.0).onnx_ref.model_id, registry._client
+    for name in ("many_a", "many_b"):
+        client.create_registered_model(name)
+        for number in range(30):
+            tags = {
+                "slipway.run": f"{name}-{number}",
+                "slipway.pipeline": name,
+                "slipway.dataset": f"{digest}{number % 2}",
+                "slipway.onnx": f"{number:064d}",
+            }
+            client.create_model_version(name, f"models:/{model}", tags=tags, model_id=model)
+    monkeypatch.setattr("pipeline.registry._PAGE", 7)  # so that there are pages
+    calls = []
+    for method in ("search_model_versions", "search_registered_models", "get_registered_model", "get_model_version"):
+        real = getattr(ModelRegistryClient, method)
+        monkeypatch.setattr(
+            ModelRegistryClient, method, lambda *a, _real=real, _name=method, **k: calls.append(_name) or _real(*a, **k)
+        )
+    found = trace(stack_settings, registry, f"{digest}1")
+    assert sum(node.kind == "version" for node in found.nodes) == 30
+    assert sum(node.kind == "run" for node in found.nodes) == 30
+    assert calls.count("get_model_version") == 0
+    assert calls.count("search_model_versions") <= 3 * 5 + 5
+    numbers = [
+        node.facts["version"] for node in found.nodes if node.kind == "version" and node.facts["model"] == "many_a"
+    ]
+    assert numbers == [str(number) for number in range(2, 31, 2)]
