@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.columns import RowSchema
 from pipeline.refs import DatasetRef
 from pipeline.run import Run
 from pipeline.spec import Split
@@ -21,6 +22,11 @@ def read_rows(run: Run, dataset: DatasetRef) -> pd.DataFrame:
     """
     with run.store.local(dataset.key) as path:
         return pd.read_parquet(path)
+
+
+def split_part(frame: pd.DataFrame, schema: RowSchema) -> pd.DataFrame:
+    """The columns whose content decides on which side a row falls: what the model reads, and the target."""
+    return frame[[*schema.names(), schema.target]]
 
 
 def held_out(frame: pd.DataFrame, split: Split) -> npt.NDArray[np.bool_]:
@@ -60,5 +66,5 @@ def _mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 def split_rows(run: Run, dataset: DatasetRef, split: Split) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(training rows, held-out rows) of the snapshot, each with a fresh index."""
     frame = read_rows(run, dataset)
-    mask = held_out(frame, split)
+    mask = held_out(split_part(frame, dataset.row_schema), split)
     return frame[~mask].reset_index(drop=True), frame[mask].reset_index(drop=True)

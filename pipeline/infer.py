@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.columns import Column, RowSchema
+from pipeline.directions import meant
 from pipeline.errors import Invalid, Problem
 from pipeline.findings import find
+from pipeline.gate_rules import Gates
 from pipeline.kinds import guess_kind, typed
 from pipeline.parse import blank, category_strings, numbers, shown
 from pipeline.refs import Finding
@@ -21,23 +23,28 @@ _SHOWN = 5  # rare classes that are named one by one
 
 
 def infer_rows(
-    frame: pd.DataFrame, data: Data, task: Task, where: str
+    frame: pd.DataFrame, data: Data, task: Task, where: str, gates: Gates | None = None
 ) -> tuple[pd.DataFrame, RowSchema, tuple[Finding, ...]]:
-    """The typed frame (feature columns of all kinds, target last), its schema, and findings about columns.
+    """The typed frame (feature columns of all kinds, then the target), its schema, and findings about columns.
 
     Number -> float64, boolean -> float64 0/1/NaN, category -> object of str or None, timestamp -> datetime64[us, UTC].
-    A column that a finding drops is in neither frame nor schema, unless `data.keep` names it.
+    A column that a finding drops is in neither frame nor schema, unless `data.keep` names it. Columns by which the
+    gates look at slices come last where the model does not read them: in the frame, and not in the schema.
 
     Raises:
         Invalid: target, rows or columns are wrong; names all of it. A retry does not help.
     """
-    problems = _names(frame, data, where)
+    gates = gates or Gates()
+    problems = _names(frame, data, gates, where)
     target = frame[data.target] if data.target in frame.columns else None
     if target is not None:
         problems += _target(target, task, where)
     if len(frame) < MIN_ROWS:
         problems.append(Problem(f"{len(frame)} rows are too few", where, f"bring at least {MIN_ROWS}"))
     columns, values, wrong = _columns(frame, data, where)
+    problems += wrong
+    apart = [name for name in gates.slices.columns if name in data.drop and name in frame.columns]
+    _, values_apart, wrong = _columns(frame[apart], data.model_copy(update={"drop": ()}), where)
     problems += wrong
     if target is None or problems:
         raise Invalid(problems)
@@ -50,6 +57,11 @@ def infer_rows(
     schema = RowSchema(columns=kept, target=data.target, task=task.kind, classes=_classes(target, task))
     result = pd.DataFrame({column.name: values[column.name] for column in kept})
     result[data.target] = numbers(target) if task.kind == "regression" else category_strings(target)
+    for name in gates.slices.columns:
+        if name not in result.columns:
+            result[name] = values_apart[name] if name in values_apart else values[name]
+    if problems := _directions(gates, schema):
+        raise Invalid(problems)
     return result, schema, findings
 
 
@@ -90,12 +102,29 @@ def _columns(
     return tuple(columns), values, problems
 
 
-def _names(frame: pd.DataFrame, data: Data, where: str) -> list[Problem]:
+def _directions(gates: Gates, schema: RowSchema) -> list[Problem]:
+    """What is wrong with the directions that the spec declares."""
+    problems: list[Problem] = []
+    for direction in gates.robustness.directions:
+        try:
+            meant(direction, schema)
+        except Invalid as error:
+            problems += error.problems
+    return problems
+
+
+def _names(frame: pd.DataFrame, data: Data, gates: Gates, where: str) -> list[Problem]:
     """Names in the spec that no column has."""
     known = [str(name) for name in frame.columns]
-    named = {"target": (data.target,), "drop": data.drop, "keep": data.keep, "kinds": tuple(data.kinds)}
+    named = {
+        "data.target": (data.target,),
+        "data.drop": data.drop,
+        "data.keep": data.keep,
+        "data.kinds": tuple(data.kinds),
+        "gates.slices.columns": gates.slices.columns,
+    }
     return [
-        Problem(f"there is no column {name!r} (data.{place})", where, near(name, known))
+        Problem(f"there is no column {name!r} ({place})", where, near(name, known))
         for place, names in named.items()
         for name in names
         if name not in known

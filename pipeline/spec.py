@@ -212,6 +212,13 @@ class PipelineSpec(Frozen):
         used = {self.primary, *self.gates.quality.at_least, *self.gates.quality.at_most}
         if wrong := sorted(used - set(allowed)):
             raise ValueError(f"metric {', '.join(wrong)} is not one of a {self.task.kind} task: {', '.join(allowed)}")
+        slices = self.gates.slices
+        if self.data.target in slices.columns:
+            raise ValueError(f"gates.slices.columns names the target {self.data.target!r}: name what is known before")
+        if slices.fairness and self.task.kind != "binary":
+            raise ValueError(f"gates.slices.fairness is about a yes or no, and the task is {self.task.kind}; remove it")
+        if slices.fairness and not slices.columns:
+            raise ValueError("gates.slices.fairness needs gates.slices.columns: between which groups?")
         return self
 
     @property

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import ValidationError
 
-from pipeline.dataset import held_out, read_rows, value_hashes
+from pipeline.dataset import split_rows, value_hashes
 from pipeline.errors import Invalid
 from pipeline.refs import DatasetRef
 from pipeline.run import Run
@@ -36,13 +36,12 @@ def unseen(
     common = [column.name for column in dataset.row_schema.columns if kinds.get(column.name) == column.kind]
     common.append(dataset.row_schema.target)
     try:
-        rows = read_rows(theirs, known)
+        trained, _ = split_rows(theirs, known, split)
     except FileNotFoundError as error:
         remedy = "put it back, or waive the gate champion once"
         raise Invalid(
             "the champion's rows are not in the store any longer", run.store.path(known.key), remedy
         ) from error
-    trained = rows[~held_out(rows, split)]
     return np.asarray(~np.isin(_hashes(held, common), _hashes(trained, common)))
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset import held_out
+from pipeline.dataset import held_out, split_part
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, Problem
 from pipeline.infer import infer_rows
@@ -28,10 +28,11 @@ def snapshot(spec: PipelineSpec, run: Run) -> DatasetRef:
     where = describe(spec.data)
     if mask(spec.data.source) != spec.data.source:
         run.log.warning("data.source holds a secret, and a spec is kept with each run: name another source")
-    frame, schema, findings = infer_rows(read_source(spec.data, run.spec_path.parent), spec.data, spec.task, where)
+    rows = read_source(spec.data, run.spec_path.parent)
+    frame, schema, findings = infer_rows(rows, spec.data, spec.task, where, spec.gates)
     for finding in findings:
         run.log.warning("%s%s", finding.message, " (left out)" if finding.dropped else "")
-    held = held_out(frame, spec.split)
+    held = held_out(split_part(frame, schema), spec.split)
     _can_judge(frame, held, schema.target, schema.classes, where)
     content = to_parquet(frame)
     digest = digest_bytes(content)

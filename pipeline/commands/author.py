@@ -82,7 +82,9 @@ def validate_spec(settings: Settings, path: Path, spec: PipelineSpec, data: bool
     if not data:
         return found
     frame = room("pipeline.sources:read_source")(spec.data, path.parent)
-    typed, schema, findings = room("pipeline.infer:infer_rows")(frame, spec.data, spec.task, spec.data.source)
+    typed, schema, findings = room("pipeline.infer:infer_rows")(
+        frame, spec.data, spec.task, spec.data.source, spec.gates
+    )
     if spec.checks.suite:
         room("feature_checks.suite:validate_suite")(settings.suites_dir, spec.checks.suite, tuple(typed.columns))
     summary = f"{len(typed)} rows, {len(schema.columns)} columns"

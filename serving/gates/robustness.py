@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP
+from pipeline.directions import meant
 from pipeline.errors import Invalid
 from pipeline.gate_rules import Direction
 from pipeline.refs import Verdict
-from pipeline.suggest import near
 from pipeline.target import answer_unit
 from pipeline.tensors import MISSING_TIMESTAMP, Tensors
 from serving.gates.base import Floats, Gate, table
@@ -122,27 +122,21 @@ class RobustnessGate(Gate):
 
     def _direction(self, rule: Direction) -> _Found:
         """Raise the column and look which way each row's answer goes; a row without a value says nothing."""
-        schema, place = self.evidence.schema, f"gates.robustness.directions, column {rule.column!r}"
-        numbers = schema.names("number")
-        if rule.column not in numbers:
-            kind = next((column.kind for column in schema.columns if column.name == rule.column), None)
-            what = f"it is a {kind}, which cannot be raised" if kind else "the model reads no such column"
-            raise Invalid(what, place, near(rule.column, list(numbers)))
-        at = schema.numeric.index(rule.column)
+        at, about = meant(rule, self.evidence.schema)
         tensors = self.evidence.tensors
         raised = tensors[NUMERIC].astype(np.float64)
         with_value = np.isfinite(raised[:, at])
         raised[:, at] += rule.by * self._spread()[at]
         answers = self.evidence.ask({**tensors, NUMERIC: raised.astype(np.float32)})
-        meant = self._meant(rule, place)
         probe = f"{rule.column} {rule.answer}"
         if wrong := self._improper(answers):
             return _Found(
                 probe, f"{probe}: {wrong} answers are none", len(answers), np.nan, np.nan, rule.share, 0.0, wrong
             )
-        change = (answers[:, meant].astype(np.float64) - self.evidence.served[:, meant])[with_value] / self._unit()
+        change = (answers[:, about].astype(np.float64) - self.evidence.served[:, about])[with_value] / self._unit()
         if not len(change):
-            raise Invalid("no held-out row has a value", place, "bring rows that have, or remove the direction")
+            remedy = "bring rows that have, or remove the direction"
+            raise Invalid("no held-out row has a value", f"column {rule.column!r}", remedy)
         same = self.evidence.spec.gates.parity.atol  # nearer than this are equal answers of two batches
         kept = {"rises": change >= -same, "falls": change <= same, "stays": np.abs(change) <= same}[rule.answer]
         share, mean = float(kept.mean()), float(change.mean())
@@ -152,19 +146,6 @@ class RobustnessGate(Gate):
         )
         text += "" if share >= rule.share else f"; {rule.share:.0%} are asked"
         return _Found(probe, text, len(change), mean, float(change[np.abs(change).argmax()]), rule.share, share)
-
-    def _meant(self, rule: Direction, place: str) -> int:
-        """Which of an answer's numbers the direction is about."""
-        classes = self.evidence.schema.classes
-        if not classes:
-            if rule.label is not None:
-                raise Invalid(f"label {rule.label!r} of a regression", place, "remove it")
-            return 0
-        if rule.label is None and len(classes) > 2:
-            raise Invalid("which class's probability is meant?", place, f"give a label: {', '.join(classes)}")
-        if rule.label is not None and rule.label not in classes:
-            raise Invalid(f"there is no class {rule.label!r}", place, near(rule.label, list(classes)))
-        return 1 if rule.label is None else classes.index(rule.label)
 
     def _spread(self) -> np.ndarray:
         """(numbers and booleans,) float64: standard deviations; 0 of a boolean, which does not move a little."""

@@ -30,6 +30,7 @@ ONE_IMPORTER = {  # an outside system, and who may open it
     "tritonclient": {"serving/triton.py"},
     "deepeval": {"serving/gates/evals.py"},
     "openai": {"serving/gates/judge_model.py"},
+    "fairlearn": {"serving/gates/fairness.py"},
     "supervisor": {"pipeline"},
     "openlineage": {"pipeline/openlineage.py"},
     "kubernetes": {"serving/cluster.py", "dags/pod_operator.py"},  # the second knows the errors of Airflow's provider
