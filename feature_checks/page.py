@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader
 
 from feature_checks.suite import Outcome
 from pipeline.refs import DatasetRef
@@ -12,9 +12,7 @@ def render(
     pipeline: str, run: str, dataset: DatasetRef, suite: str, passed: bool, outcomes: tuple[Outcome, ...]
 ) -> str:
     """The page as HTML, failures first."""
-    environment = Environment(
-        loader=PackageLoader("feature_checks", "templates"), autoescape=select_autoescape(), trim_blocks=True
-    )
+    environment = Environment(loader=PackageLoader("feature_checks", "templates"), autoescape=True, trim_blocks=True)
     order = {"critical": 0, "warning": 1, "info": 2}
     ranked = sorted(outcomes, key=lambda outcome: (outcome.passed, order[outcome.severity]))
     return environment.get_template("checks.html.j2").render(
