@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.refs import GateReport, Table, Verdict
@@ -32,7 +31,7 @@ from serving.gate_style import (
     svg,
 )
 
-GROUPS = 40  # groups that are drawn, the worst first
+GROUPS = 40  # groups that are drawn
 Draw = Callable[[Verdict], Figure | None]
 Rows = list[dict[str, float | str | None]]
 
@@ -126,19 +125,29 @@ def robustness(verdict: Verdict) -> Figure | None:
 
 
 def slices(verdict: Verdict) -> Figure | None:
-    """The primary metric of each group with its interval, the worst on top; groups that were too small are hollow."""
-    rows = [row for row in _rows(verdict, "groups") if row.get("value") is not None]
+    """The primary metric of each group with its interval; hollow where a group has too few rows to be judged."""
+    rows = [row for row in _rows(verdict, "slices") if row["metric"] is not None]
     if not rows:
         return None
-    shown = sorted(rows, key=lambda row: _number(row, "value"))[:GROUPS]
-    figure, axes = canvas(1.2 + 0.28 * max(len(shown), 3))
-    return _dots(
-        figure,
-        axes,
-        [f"{row['column']} = {row['group']}  ({_number(row, 'rows'):.0f})" for row in shown],
-        shown,
-        verdict,
-    )
+    first = sorted(range(len(rows)), key=lambda at: not _broken(rows[at]))[:GROUPS]  # what is broken is never cut off
+    shown = [rows[at] for at in sorted(first)]
+    figure, axes = canvas(1.1 + 0.26 * max(len(shown), 3))
+    for at, row in enumerate(reversed(shown)):
+        judged = row["low"] is not None
+        colour = BAD if _broken(row) else BLUE if judged else SOFT
+        if judged:
+            axes.plot([_number(row, "low"), _number(row, "high")], [at, at], color=colour, linewidth=1.8)
+        inside = colour if judged else GROUND
+        axes.plot(_number(row, "metric"), at, "o", color=colour, markersize=6, markerfacecolor=inside)
+    labels = [short(f"{row['column']}: {row['group']}  ({_number(row, 'rows'):.0f})", 44) for row in reversed(shown)]
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_ylim(-0.7, len(shown) - 0.3)
+    if "all_rows" in verdict.numbers:
+        axes.axvline(verdict.numbers["all_rows"], color=SOFT, linewidth=1.2, linestyle="--", label="all rows")
+        legend(axes)
+    axes.grid(visible=False, axis="y")
+    title = "Groups of rows" if len(shown) == len(rows) else f"Groups of rows: {len(shown)} of {len(rows)}"
+    return done(figure, axes, title, "primary metric with its interval (hollow: too few rows to judge)", "")
 
 
 def leakage(verdict: Verdict) -> Figure | None:
@@ -243,22 +252,9 @@ DRAWN: dict[str, dict[str, Draw]] = {  # gate -> name of a plot -> how it is dra
 }
 
 
-def _dots(figure: Figure, axes: Axes, labels: list[str], rows: Rows, verdict: Verdict) -> Figure:
-    for at, row in enumerate(reversed(rows)):
-        low, high = row.get("low"), row.get("high")
-        judged = low is not None and high is not None
-        colour = BAD if row.get("verdict") == "refused" else BLUE if judged else SOFT
-        if judged:
-            axes.plot([_number(row, "low"), _number(row, "high")], [at, at], color=colour, linewidth=1.8)
-        axes.plot(
-            _number(row, "value"), at, "o", color=colour, markersize=6, markerfacecolor=colour if judged else GROUND
-        )
-    axes.set_yticks(range(len(labels)), [short(label, 40) for label in reversed(labels)], fontsize=8)
-    axes.set_ylim(-0.7, len(rows) - 0.3)
-    if "overall" in verdict.numbers:
-        axes.axvline(verdict.numbers["overall"], color=SOFT, linewidth=1.2, linestyle="--")
-    axes.grid(visible=False, axis="y")
-    return done(figure, axes, "Groups of rows", "primary metric, with its interval (dashed: all rows)", "")
+def _broken(row: dict[str, float | str | None]) -> bool:
+    told = str(row["verdict"])
+    return told != "held" and not told.startswith("not judged")
 
 
 def _rows(verdict: Verdict, name: str) -> Rows:

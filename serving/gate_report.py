@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader
 from rich.console import Console
 
 from pipeline.refs import GateReport
@@ -71,9 +71,7 @@ def metrics(report: GateReport) -> dict[str, float]:
 
 def render(name: str, version: int, run: str, report: GateReport, figures: dict[str, str]) -> str:
     """The report as one HTML file that reads offline; `figures` as `serving.gate_plots.plots` gives them."""
-    environment = Environment(
-        loader=PackageLoader("serving", "templates"), autoescape=select_autoescape(), trim_blocks=True
-    )
+    environment = Environment(loader=PackageLoader("serving", "templates"), autoescape=True, trim_blocks=True)
     drawn = {
         verdict.gate: [_inline(figures[key]) for key in PLOTS.get(verdict.gate, ()) if key in figures]
         for verdict in report.verdicts
