@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import Invalid
+from pipeline.gate_rules import Direction, Gates, Robustness, Slices
 from pipeline.infer import guess_kind, guess_task, infer_rows
 from pipeline.spec import Binary, Data, Multiclass, Regression, Task
 
@@ -183,3 +184,37 @@ def test_wrong_rows_are_refused_with_everything_that_is_wrong(case: str) -> None
         infer(rows, task, **more)
     for part in expected:
         assert part in str(refused.value)
+
+
+def gates(*slices: str, directions: tuple[Direction, ...] = ()) -> Gates:
+    return Gates(slices=Slices(columns=slices), robustness=Robustness(directions=directions))
+
+
+def test_a_column_of_the_gates_comes_along_and_is_not_read() -> None:
+    rows = frame(
+        sex=["f", "m", None] * (ROWS // 3), age=[str(one) for one in range(ROWS)], one=["x"] * ROWS, c=["u", "v"] * 30
+    )
+    data = Data(source="s", target="y", drop=("sex", "age"))
+    typed, schema, _ = infer_rows(rows, data, BINARY, "rows.csv", gates("sex", "age", "one", "a"))
+    assert list(typed.columns) == ["a", "c", "y", "sex", "age", "one"]
+    assert schema.names() == ("a", "c")
+    assert typed["age"].dtype == np.float64
+    assert typed["sex"].isna().sum() == ROWS // 3
+    plain, same, _ = infer_rows(rows, data, BINARY, "rows.csv")
+    assert list(plain.columns) == ["a", "c", "y"]
+    assert same == schema
+
+
+def test_what_gates_name_and_columns_lack_is_refused_at_once() -> None:
+    with pytest.raises(Invalid) as refused:
+        infer_rows(frame(), Data(source="s", target="y", drop=("q",)), BINARY, "rows.csv", gates("aa"))
+    assert "no column 'aa' (gates.slices.columns)" in str(refused.value)
+    assert "no column 'q' (data.drop)" in str(refused.value)
+    empty = Data(source="s", target="y", drop=("n",))
+    with pytest.raises(Invalid, match="column 'n' has no value at all"):
+        infer_rows(frame(n=[None] * ROWS), empty, BINARY, "rows.csv", gates("n"))
+    wrong = (Direction(column="c", answer="rises"), Direction(column="b", answer="falls", label="maybe"))
+    with pytest.raises(Invalid) as refused:
+        infer_rows(frame(c=["u", "v"] * 30), Data(source="s", target="y"), BINARY, "rows.csv", gates(directions=wrong))
+    for said in ("'c': it is a category", "'b': the model reads no such column", "no class 'maybe'"):
+        assert said.split(": ")[-1] in str(refused.value)

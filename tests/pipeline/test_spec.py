@@ -47,6 +47,15 @@ CASES = {
     "double key": ("name: again\n", ["s.yaml:6: the key 'name' stands twice", "also in line 2"]),
     "wrong metric": ("metric: rmse\n", ["metric rmse is not one of a binary task"]),
     "drop the target": ("", []),
+    "slices by the target": ("gates: {slices: {columns: [y]}}\n", ["gates.slices.columns names the target 'y'"]),
+    "fairness of nobody": (
+        "gates: {slices: {fairness: {demographic_parity_ratio: 0.8}}}\n",
+        ["gates.slices.fairness needs gates.slices.columns"],
+    ),
+    "fairness of a number": (
+        "gates: {slices: {columns: [g], fairness: {demographic_parity_ratio: 0.8}}}\n",
+        ["gates.slices.fairness is about a yes or no, and the task is regression"],
+    ),
 }
 
 
@@ -54,7 +63,7 @@ CASES = {
 def test_a_mistake_is_named_with_its_line(case: str) -> None:
     more, expected = CASES[case]
     with pytest.raises(Invalid) as refused:
-        parse_spec(GOOD + more, "s.yaml")
+        parse_spec((GOOD.replace("binary", "regression") if "regression" in expected[0] else GOOD) + more, "s.yaml")
     for part in expected:
         assert part in str(refused.value)
 

@@ -16,6 +16,7 @@ import sqlalchemy
 from pipeline.dataset import held_out, read_rows, split_rows
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid
+from pipeline.gate_rules import Gates, Slices
 from pipeline.infer import infer_rows
 from pipeline.run import Run
 from pipeline.settings import Settings
@@ -82,6 +83,20 @@ def test_the_rows_held_out_are_those_that_were_counted(tracked: Settings, tmp_pa
     assert later.digest != ref.digest
     now = read_rows(run, later)
     assert (held_out(now, spec.split)[:ROWS] == held_out(read_rows(run, ref), spec.split)).all()
+
+
+def test_a_column_by_which_gates_slice_moves_no_row(tracked: Settings, tmp_path: Path) -> None:
+    """Kept beside what the model reads, it must not decide who is held out: equal rows would fall on both sides."""
+    table().assign(g=["f", "m"] * (ROWS // 2)).to_csv(tmp_path / "r.csv", index=False)
+    plain = spec_of("slices", "r.csv", drop=["g"])
+    slices = plain.model_copy(update={"gates": Gates(slices=Slices(columns=("g",)))})
+    run, later = (run_of(tracked, "slices", tmp_path, run_id) for run_id in ("r1", "r2"))
+    without, with_column = snapshot(plain, run), snapshot(slices, later)
+    assert with_column.row_schema == without.row_schema
+    parts = zip(split_rows(run, without, plain.split), split_rows(later, with_column, plain.split), strict=True)
+    for before, now in parts:
+        assert set(now["g"]) == {"f", "m"}
+        pd.testing.assert_frame_equal(now.drop(columns="g"), before)
 
 
 def test_a_secret_goes_nowhere_but_to_the_source(
