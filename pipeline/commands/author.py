@@ -79,6 +79,8 @@ def validate(
 def validate_spec(settings: Settings, path: Path, spec: PipelineSpec, data: bool) -> dict[str, object]:
     """What is known of a spec before it runs. Raises Invalid or Unavailable with everything that is wrong."""
     found: dict[str, object] = {"spec": str(path), "name": spec.name, "digest": spec.digest}
+    if spec.gates.judge.metrics:
+        room("serving.gates.judge_metrics:validate_metrics")(spec.gates.judge.metrics)
     if not data:
         return found
     frame = room("pipeline.sources:read_source")(spec.data, path.parent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,17 @@ class Asked:
     by_model: bool
 
 
+def validate_metrics(rules: Sequence[JudgeMetric]) -> None:
+    """Return when DeepEval has each metric and it takes these options, as far as that is known before it is made.
+
+    Raises:
+        Invalid: names every metric and option that is wrong or missing. A retry does not help.
+    """
+    known = single_turn()
+    if problems := [problem for at, rule in enumerate(rules) for problem in _problems(rule, known, _place(at, rule))]:
+        raise Invalid(problems)
+
+
 def build(rules: Sequence[JudgeMetric], endpoint: Endpoint | None) -> list[Asked]:
     """A metric for each rule.
 
@@ -39,38 +50,40 @@ def build(rules: Sequence[JudgeMetric], endpoint: Endpoint | None) -> list[Asked
     known = single_turn()
     problems: list[Problem] = []
     found: list[Asked] = []
-    models: list[DeepEvalBaseLLM] = []
+    model: DeepEvalBaseLLM | None = None  # one client for all metrics
     for at, rule in enumerate(rules):
-        where = f"gates.judge.metrics.{at}: {rule.metric}"
-        kind = known.get(rule.metric)
-        if kind is None:
-            problems.append(Problem("DeepEval has no single-turn metric of this name", where, near(rule.metric, known)))
-            continue
-        takes = {name: value for name, value in inspect.signature(kind).parameters.items() if name[0] != "_"}
+        where = _place(at, rule)
+        wrong = _problems(rule, known, where)
+        takes = inspect.signature(known[rule.metric]).parameters if rule.metric in known else {}
         by_model = "model" in takes
-        wrong = _options(rule, takes, where) + _fields(kind, where)
         if by_model and endpoint is None:
             wrong.append(Problem("a model must judge, and none is set", where, SETTINGS))
-        if not wrong and by_model and endpoint is not None and not models:
-            from serving.gates.judge_model import JudgeModel  # noqa: PLC0415 (half a second that tables do not need)
-
-            models.append(JudgeModel(endpoint))
+        elif by_model and endpoint is not None:
+            model = model or _model(endpoint)
         if not wrong:
             try:
-                options = _converted(rule, kind) | ({"model": models[0]} if by_model else {})
-                options |= {"async_mode": False} if "async_mode" in takes else {}
-                made = kind(**options)
-                wrong += _made(made, where)
+                options = _converted(rule, takes) | ({"model": model} if by_model else {})
+                made = known[rule.metric](**options, **({"async_mode": False} if "async_mode" in takes else {}))
+                wrong = _made(made, where)
+                name = rule.options.get("name")
+                found.append(Asked(f"{rule.metric} {name}" if name else rule.metric, made, by_model))
             except BROKEN as error:
                 what = " ".join(str(error).split())[:300]
                 wrong.append(Problem(f"DeepEval cannot make it: {what}", where, "correct its options"))
         problems += wrong
-        if not wrong:
-            name = rule.options.get("name")
-            found.append(Asked(f"{rule.metric} {name}" if name else rule.metric, made, by_model))
     if problems:
         raise Invalid(problems)
     return found
+
+
+def _place(at: int, rule: JudgeMetric) -> str:
+    return f"gates.judge.metrics.{at}: {rule.metric}"
+
+
+def _model(endpoint: Endpoint) -> DeepEvalBaseLLM:
+    from serving.gates.judge_model import JudgeModel  # noqa: PLC0415 (half a second that other gates do not need)
+
+    return JudgeModel(endpoint)
 
 
 def single_turn() -> dict[str, Callable[..., BaseMetric]]:
@@ -83,7 +96,15 @@ def single_turn() -> dict[str, Callable[..., BaseMetric]]:
     }
 
 
-def _options(rule: JudgeMetric, takes: dict[str, inspect.Parameter], where: str) -> list[Problem]:
+def _problems(rule: JudgeMetric, known: Mapping[str, Callable[..., BaseMetric]], where: str) -> list[Problem]:
+    if rule.metric not in known:
+        return [Problem("DeepEval has no single-turn metric of this name", where, near(rule.metric, known))]
+    kind = known[rule.metric]
+    takes = {name: value for name, value in inspect.signature(kind).parameters.items() if name[0] != "_"}
+    return _options(rule, takes, where) + _fields(kind, where)
+
+
+def _options(rule: JudgeMetric, takes: Mapping[str, inspect.Parameter], where: str) -> list[Problem]:
     free = [name for name in takes if name not in OURS]
     problems = []
     for name in rule.options:
@@ -125,10 +146,10 @@ def _made(metric: BaseMetric, where: str) -> list[Problem]:
     return []
 
 
-def _converted(rule: JudgeMetric, kind: Any) -> dict[str, Any]:
+def _converted(rule: JudgeMetric, takes: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
     """Options as DeepEval types them: text of a spec to its enumeration, mappings to rubrics."""
     options: dict[str, Any] = dict(rule.options)
-    if "evaluation_params" in inspect.signature(kind).parameters:
+    if "evaluation_params" in takes:
         named = options.get("evaluation_params") or list(GIVEN)
         options["evaluation_params"] = [SingleTurnParams(name) for name in named]
     if isinstance(rubric := options.get("rubric"), list):

@@ -21,8 +21,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chain import SCHEMA, native, rows, spec_of
 
 from pipeline.columns import RowSchema
-from pipeline.errors import Unavailable
+from pipeline.commands.author import validate_spec
+from pipeline.errors import Invalid, Unavailable
 from pipeline.refs import Table, Verdict
+from pipeline.settings import Settings
 from pipeline.target import encode_target
 from pipeline.tensors import to_tensors
 from serving.gates.base import Endpoint, Evidence, judge
@@ -307,6 +309,18 @@ def test_all_that_is_wrong_in_a_spec_is_told_at_once() -> None:
         "SLIPWAY_JUDGE_URL",
     ):
         assert said in found.reason, found.reason
+
+
+def test_a_spec_is_told_before_anything_runs(settings: Settings, tmp_path: Path) -> None:
+    text = """{metrics: [{metric: ExactMatch}, {metric: GEval, options: {name: a, criterion: b}}]}"""
+    with pytest.raises(Invalid) as told:
+        validate_spec(settings, tmp_path / "m.yaml", spec_of("m", f"{{judge: {text}}}"), data=False)
+    assert "gates.judge.metrics.0: ExactMatch" in str(told.value)
+    assert "it takes no option 'criterion' -> did you mean 'criteria'?" in str(told.value)
+    good = spec_of(
+        "m", "{judge: {metrics: [{metric: ExactMatchMetric}, {metric: BiasMetric}]}}"
+    )  # no model is asked yet
+    assert validate_spec(settings, tmp_path / "m.yaml", good, data=False)["name"] == "m"
 
 
 def test_rubrics_and_parameters_are_deepevals_own(model: Judge) -> None:
