@@ -59,7 +59,7 @@ class EmbeddedPlane:
         if not folder.is_dir():
             with Store(self.settings.store).local(package_key(ref.name, ref.version, ref.digest)) as source:
                 place(source, folder)
-        verify(folder, ref.digest)
+        verify(folder, ref.digest, self.settings)
         Supervisor(self.settings).start(_program(self.settings, ref))
 
     def end_challengers(self, name: str) -> None:

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import Invalid, SlipwayError, Unavailable
-from pipeline.settings import read_settings
+from pipeline.settings import Settings, read_settings
 from pipeline.store import Store
 from serving.live import place
 from serving.package import verify
 
 
-def fetch(store: Store, key: str, digest: str, folder: Path) -> None:
+def fetch(store: Store, settings: Settings, key: str, digest: str, folder: Path) -> None:
     """Put the package of this digest at `folder`, whole and verified, or leave nothing there.
 
     Raises:
@@ -28,7 +28,7 @@ def fetch(store: Store, key: str, digest: str, folder: Path) -> None:
     try:
         with store.local(key) as source:
             place(source, folder)
-        verify(folder, digest)
+        verify(folder, digest, settings)
     except FileNotFoundError as error:
         raise Invalid("the store has no such package", store.path(key), "run the pipeline again") from error
     except Invalid as error:  # says where the package is, not where its copy was
@@ -47,7 +47,8 @@ def main(
 ) -> None:
     """Fetch a package, or say in sentences why not."""
     try:
-        fetch(Store(read_settings().store), key, digest, to / name)
+        settings = read_settings()
+        fetch(Store(settings.store), settings, key, digest, to / name)
     except SlipwayError as error:
         for problem in error.problems:
             sys.stderr.write(f"{error.title}: {problem}\n")

@@ -52,7 +52,7 @@ class Live:
     def holds(self, version: int, digest: str) -> bool:
         """Whether the version's package is kept, and whole."""
         try:
-            verify(self.package(version), digest)
+            verify(self.package(version), digest, self.settings)
         except Invalid:
             return False
         return True
@@ -63,7 +63,7 @@ class Live:
         shutil.rmtree(kept, ignore_errors=True)
         place(source, kept)
         try:
-            verify(kept, digest)
+            verify(kept, digest, self.settings)
         except Invalid:
             shutil.rmtree(kept, ignore_errors=True)
             raise
@@ -78,7 +78,7 @@ class Live:
             Unavailable: Triton does not answer. A retry helps.
         """
         kept, model = self.package(version), repository(self.settings) / self.name
-        verify(kept, digest)
+        verify(kept, digest, self.settings)
         target = model / str(version)
         if target.is_dir():
             shutil.rmtree(target) if not _same(kept / str(version), target) else None

@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.digest import digest_bytes, digest_file
 from pipeline.errors import Invalid, Problem
 from pipeline.refs import DatasetRef, ModelVersionRef, PackageRef
 from pipeline.run import Run
+from pipeline.settings import Settings
 from pipeline.spec import PipelineSpec
 from pipeline.step import main
 from pipeline.tracking import RUN
 from serving.model_config import FILE, MODEL_FILE, model_config
+from serving.signing import SIGNATURE, check_signature, sign
 
 MANIFEST = "manifest.json"
 ALLOWED = {".onnx", ".pbtxt", ".json"}  # nothing that can run code when it is read
+MAX_MANIFEST = 1 << 20  # bytes
 
 
 def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run: Run) -> PackageRef:
-    """Build the version's folder: config.pbtxt, VERSION/model.onnx and manifest.json.
+    """Build the version's folder: config.pbtxt, VERSION/model.onnx, manifest.json, and the signature of all of it.
 
     Raises:
         Invalid: the graph in the store is not the one that was registered. A retry does not help.
@@ -58,6 +64,7 @@ def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         digest = digest_bytes(text.encode())
+        sign(folder, run.settings)
         key = package_key(spec.name, model.version, digest)
         run.store.put(folder, key)
     run.registry.set_version_tags(spec.name, model.version, {"slipway.package": digest})
@@ -71,48 +78,92 @@ def package_key(name: str, version: int, digest: str) -> str:
     return f"packages/{name}/{version}-{digest[:16]}"
 
 
-def verify(folder: Path, digest: str) -> None:
-    """Return when `folder` is the package of this digest, file by file, and nothing else.
+def verify(folder: Path, digest: str, settings: Settings) -> None:
+    """Return when `folder` is the package of this digest, file by file, signed, and nothing else.
 
     Raises:
-        Invalid: names each file that differs, is missing, is too many, or is of a kind that may not be served.
-            A retry does not help.
+        Invalid: names each file that differs, is missing, is too many, or is of a kind that may not be served; a
+            signature that does not hold. A retry does not help.
     """
-    try:
-        text = (folder / MANIFEST).read_bytes()
-        listed = dict(json.loads(text)["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Invalid(f"the manifest cannot be read: {error}", str(folder / MANIFEST), "package it again") from error
+    listed, text = read_manifest(folder)
     problems = []
     if digest_bytes(text) != digest:
-        problems.append(
-            Problem("the manifest is not the one of this version", str(folder / MANIFEST), "package it again")
-        )
-    links = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()}
-    found = _digests(folder)
-    for name in sorted({*listed, *found, *links}):
-        what = ""
-        if name in links:
-            what = "is a link"
-        elif name not in listed:
-            what = "is not in the manifest"
-        elif name not in found:
-            what = "is missing"
-        elif found[name] != listed[name]:
-            what = "has another content than the manifest says"
-        elif Path(name).suffix not in ALLOWED:
-            what = "is of a kind that is not served"
-        if what:
-            problems.append(Problem(f"{name} {what}", str(folder), "package it again; what serves was not touched"))
+        what = "the manifest is not the one of this version"
+        problems.append(Problem(what, str(folder / MANIFEST), "package it again"))
+    problems += [
+        Problem(f"{name} {what}", str(folder), "package it again; what serves was not touched")
+        for name, what in _differences(folder, listed)
+    ]
+    try:
+        check_signature(folder, settings)
+    except Invalid as error:
+        problems += error.problems
     if problems:
         raise Invalid(problems)
 
 
+def read_manifest(folder: Path) -> tuple[dict[str, str], bytes]:
+    """The digests by file that a package's manifest lists, and its bytes; nothing of it is believed yet.
+
+    Raises:
+        Invalid: it is not there, or is no manifest. A retry does not help.
+    """
+    path = folder / MANIFEST
+    try:
+        if path.is_symlink() or path.stat().st_size > MAX_MANIFEST:
+            raise ValueError("it is a link, or too large")
+        text = path.read_bytes()
+        return _Manifest.model_validate_json(text).files, text
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:300]
+        raise Invalid(f"the manifest cannot be read: {reason}", str(path), "package it again") from error
+
+
+class _Manifest(BaseModel):
+    """What is read of a manifest."""
+
+    model_config = ConfigDict(strict=True)
+    files: dict[str, str]
+
+
+def _differences(folder: Path, listed: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Each path that is not as the manifest has it, and what is wrong with it."""
+    found, odd = _digests(folder), _odd(folder)
+    for name in sorted({*listed, *found, *odd}):
+        if name in odd:
+            yield name, odd[name]
+        elif name not in listed:
+            yield name, "is not in the manifest"
+        elif PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            yield name, "leads out of the package"
+        elif name not in found:
+            yield name, "is missing"
+        elif found[name] != listed[name]:
+            yield name, "has another content than the manifest says"
+        elif PurePosixPath(name).suffix not in ALLOWED:
+            yield name, "is of a kind that is not served"
+
+
+def _odd(folder: Path) -> dict[str, str]:
+    """Whatever below the folder is neither a plain file nor a folder with something in it."""
+    odd = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            odd[name] = "is a link"
+        elif path.is_dir():
+            if not any(path.iterdir()):
+                odd[name] = "is an empty folder"
+        elif not path.is_file():
+            odd[name] = "is no file"
+    return odd
+
+
 def _digests(folder: Path) -> dict[str, str]:
-    """Digest of each real file below the folder but the manifest."""
+    """Digest of each real file below the folder, but of manifest and signature."""
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     named = {path.relative_to(folder).as_posix(): path for path in files}
-    return {name: digest_file(path) for name, path in sorted(named.items()) if name != MANIFEST}
+    return {name: digest_file(path) for name, path in sorted(named.items()) if name not in (MANIFEST, SIGNATURE)}
 
 
 if __name__ == "__main__":

@@ -80,16 +80,16 @@ def test_the_same_run_registers_one_version_and_packages_it_whole(make: Callable
     packed = one.package(model)
     assert one.package(model) == packed
     with one.run.store.local(packed.key) as folder:
-        verify(folder, packed.digest)
+        verify(folder, packed.digest, one.run.settings)
         assert digest_file(folder / str(model.version) / "model.onnx") == model.onnx_digest
         manifest = json.loads((folder / "manifest.json").read_text())
         assert (manifest["name"], manifest["version"], set(manifest["files"])) == (
             one.spec.name, model.version, {"config.pbtxt", f"{model.version}/model.onnx"},
         )  # fmt: skip
         with pytest.raises(Invalid, match="not the one of this version"):
-            verify(folder, "0" * 64)
+            verify(folder, "0" * 64, one.run.settings)
     with pytest.raises(Invalid, match="manifest cannot be read"):
-        verify(Path(one.run.store.path("nowhere")), "0" * 64)
+        verify(Path(one.run.store.path("nowhere")), "0" * 64, one.run.settings)
     tags = one.run.registry.version_tags(one.spec.name, model.version)
     assert tags["slipway.package"] == packed.digest
     assert one.run.registry.alias(one.spec.name, "challenger") == model.version
