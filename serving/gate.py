@@ -29,6 +29,7 @@ from serving.gates.leakage import LeakageGate
 from serving.gates.parity import ParityGate
 from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
+from serving.gates.slices import SlicesGate
 from serving.plane import plane
 from serving.probe import probe, served_schema
 from serving.promote import version_of
@@ -36,7 +37,7 @@ from serving.register import CHAMPION
 from serving.triton import TritonClient
 
 GATES = (
-    QualityGate, ChampionGate, LeakageGate, CalibrationGate, ParityGate, RobustnessGate, JudgeGate,
+    QualityGate, ChampionGate, LeakageGate, SlicesGate, CalibrationGate, ParityGate, RobustnessGate, JudgeGate,
     LatencyGate,  # the load comes last, on an idle server
 )  # fmt: skip
 
