@@ -12,6 +12,7 @@ for _name, _value in {
     "DEEPEVAL_DISABLE_DOTENV": "1",
     "DEEPEVAL_FILE_SYSTEM": "READ_ONLY",
     "DEEPEVAL_DISABLE_LEGACY_KEYFILE": "1",
+    "DEEPEVAL_DISABLE_TIMEOUTS": "1",  # three minutes for all gates together; each has a deadline of its own
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -65,8 +65,7 @@ def build(rules: Sequence[JudgeMetric], endpoint: Endpoint | None) -> list[Asked
                 options = _converted(rule, takes) | ({"model": model} if by_model else {})
                 made = known[rule.metric](**options, **({"async_mode": False} if "async_mode" in takes else {}))
                 wrong = _made(made, where)
-                name = rule.options.get("name")
-                found.append(Asked(f"{rule.metric} {name}" if name else rule.metric, made, by_model))
+                found.append(Asked(_label(rule, [one.label for one in found]), made, by_model))
             except BROKEN as error:
                 what = " ".join(str(error).split())[:300]
                 wrong.append(Problem(f"DeepEval cannot make it: {what}", where, "correct its options"))
@@ -74,6 +73,13 @@ def build(rules: Sequence[JudgeMetric], endpoint: Endpoint | None) -> list[Asked
     if problems:
         raise Invalid(problems)
     return found
+
+
+def _label(rule: JudgeMetric, taken: Sequence[str]) -> str:
+    """How a metric is called in the report: by its class, its own name, and a number where that is not enough."""
+    name = rule.options.get("name")
+    label = f"{rule.metric} {name}" if name else rule.metric
+    return label if label not in taken else f"{label} {len(taken) + 1}"
 
 
 def _place(at: int, rule: JudgeMetric) -> str:

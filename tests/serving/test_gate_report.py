@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -132,6 +133,17 @@ def test_what_is_open_stops_unless_a_person_decides() -> None:
     both = waived([Open], TODAY, ("judge", "2026-12-31")).model_copy(update={"person_decides": True})
     assert outcome(both) == {"judge": "waived"}
     assert both.undecided == both.stopping == ()
+
+
+def test_gates_may_take_longer_than_deepeval_gives_a_test_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepeval.evaluate.execute.e2e.get_per_task_timeout_seconds", lambda: 0.05)
+
+    class Slow(Fine):
+        def judge(self) -> Verdict:
+            time.sleep(0.3)
+            return super().judge()
+
+    assert outcome(waived([Slow], TODAY)) == {"quality": "passed"}
 
 
 def test_every_verdict_is_seen_as_what_it_is(report: GateReport) -> None:

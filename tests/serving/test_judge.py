@@ -149,6 +149,13 @@ def test_the_interval_gives_three_verdicts() -> None:
     assert judged(evidence(rule.format(0.3), served=wrong)).passed
 
 
+def test_a_metric_may_be_asked_twice() -> None:
+    either = "{metric: PatternMatchMetric, options: {pattern: 'yes|no'}}"
+    found = judged(evidence(f"{{metrics: [{either}, {either.replace('yes|no', 'yes')}], rows: 100, pass_rate: 0.2}}"))
+    assert found.numbers["patternmatchmetric_rate"] == 1
+    assert 0.2 < found.numbers["patternmatchmetric_2_rate"] < 0.8
+
+
 def test_answers_of_a_regression_are_numbers() -> None:
     schema = RowSchema(columns=SCHEMA.columns, target="y", task="regression")
     answers = np.full((400, 1), 1234.5678, dtype=np.float32)
