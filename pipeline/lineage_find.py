@@ -54,6 +54,8 @@ def find(registry: Registry, what: str) -> Found:
         return found
     if runs := registry.pipeline_runs(f"tags.`{RUN}` = '{registry.run_of(what) or what}'"):
         return Found(runs=runs)
+    if versions := registry.versions(f"tags.`{RUN}` = '{what}'"):  # of a run that MLflow has lost
+        return Found(versions=versions)
     known = registry.models()
     if what in known:
         _aliased(registry, name, CHAMPION, aliases)
