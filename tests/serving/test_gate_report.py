@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 import time
@@ -136,7 +137,8 @@ def test_what_is_open_stops_unless_a_person_decides() -> None:
 
 
 def test_gates_may_take_longer_than_deepeval_gives_a_test_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepeval.evaluate.execute.e2e.get_per_task_timeout_seconds", lambda: 0.05)
+    patience = importlib.import_module("deepeval.evaluate.execute.e2e")
+    monkeypatch.setattr(patience, "get_per_task_timeout_seconds", lambda: 0.05)
 
     class Slow(Fine):
         def judge(self) -> Verdict:
