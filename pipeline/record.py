@@ -1,7 +1,7 @@
-"""The promotion record: all that is known of one verdict on one version, in one document; and the ledger that they make.
+"""The promotion record: all that is known of one verdict on one version; and the ledger that records make.
 
-`records/MODEL/000012/` holds `record.json` and its signature. Entries are numbered by model and each names the digest of the
-one before, so that none can be taken out unseen. The last promotion or roll-back is what ought to serve.
+`records/MODEL/000012/` holds `record.json` and its signature. Entries are numbered by model and each names the digest
+of the one before, so that none can be taken out unseen. The last promotion or roll-back is what ought to serve.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def parse_record(data: bytes, where: str) -> PromotionRecord:
 
 
 def digest_of(store: Store, model: str, sequence: int) -> str:
-    """SHA-256 of an entry as it lies in the store: what the next one names. Raises FileNotFoundError when there is none."""
+    """SHA-256 of an entry as it lies in the store: what the next one names. FileNotFoundError when there is none."""
     return digest_bytes(store.read(f"{record_key(model, sequence)}/{RECORD}"))
 
 
