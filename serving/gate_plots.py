@@ -86,7 +86,7 @@ def calibration(verdict: Verdict) -> Figure | None:
     ends = [min(*said, *seen), max(*said, *seen)] if happened == "mean observed" else [0.0, 1.0]
     axes.plot(ends, ends, color=FAINT, linewidth=1.2, linestyle="--")
     axes.plot(said, seen, color=_colour(verdict), linewidth=1.5)
-    axes.scatter(said, seen, s=[20 + 220 * one / max(count) for one in count], color=_colour(verdict), alpha=0.75)
+    axes.scatter(said, seen, s=[20 + 220 * one / max(*count, 1) for one in count], color=_colour(verdict), alpha=0.75)
     names = {"ece": "expected error {:.4f}", "error": "mean error {:+.4f}"}
     told = next((text.format(verdict.numbers[name]) for name, text in names.items() if name in verdict.numbers), "")
     return done(figure, axes, f"Calibration: {told}", "mean predicted", happened)

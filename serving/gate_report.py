@@ -50,7 +50,8 @@ def publish(spec: PipelineSpec, run: Run, version: int, report: GateReport) -> N
         registry.log_text(run_id, drawing, f"gates/{name}.svg")
     registry.log_metrics(run_id, metrics(report))
     registry.set_tags(run_id, {f"slipway.gate.{one.gate}": one.shown for one in report.verdicts})
-    registry.set_version_tags(spec.name, version, {"slipway.gates": "passed" if report.passed else "refused"})
+    whole = "refused" if not report.passed else "inconclusive" if report.undecided else "passed"
+    registry.set_version_tags(spec.name, version, {"slipway.gates": whole})
 
 
 def as_text(report: GateReport) -> str:

@@ -211,6 +211,27 @@ def test_an_interval_that_is_missing_is_no_obstacle(report: GateReport) -> None:
     assert "40 of 60" in drawn
 
 
+@pytest.mark.parametrize("value", [None, 0.0, -1.0, 1e-12, 1e300])
+def test_whatever_the_numbers_are_the_report_is_drawn(report: GateReport, value: float | None) -> None:
+    """A verdict must not be lost because its plot looks odd."""
+
+    def flat(verdict: Verdict) -> Verdict:
+        tables = [
+            table.model_copy(
+                update={"rows": tuple(tuple(c if isinstance(c, str) else value for c in row) for row in table.rows)}
+            )
+            for table in verdict.tables
+        ]
+        numbers = {} if value is None else dict.fromkeys(verdict.numbers, value)
+        changes = {"tables": tuple(tables), "numbers": numbers, "observed": value, "bound": value}
+        return verdict.model_copy(update=changes)
+
+    odd = report.model_copy(update={"verdicts": tuple(flat(verdict) for verdict in report.verdicts)})
+    page = render("m", 4, "r1", odd, plots(odd))
+    assert as_text(odd)
+    assert "</html>" in page
+
+
 def test_numbers_have_names_that_mlflow_takes(report: GateReport) -> None:
     odd = Verdict(gate="slices", outcome="passed", reason="", numbers={"größe (m²)_gap": 1.0})
     found = metrics(GateReport(passed=True, verdicts=(*report.verdicts, odd), champion=None))
