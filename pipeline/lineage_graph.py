@@ -126,7 +126,8 @@ def _grow(tree: Tree, at: str, beside: dict[str, list[str]], nodes: dict[str, No
 
 def _line(node: Node, strong: bool = False) -> str:
     title = f"[bold]{escape(node.title)}[/]" if strong else escape(node.title)
-    facts = "  ".join(f"{key} {escape(_short(value))}" for key, value in node.facts.items() if value)
+    told = {"", *node.title.replace("/", " ").split()}  # by the title already
+    facts = "  ".join(f"{key} {escape(_short(value))}" for key, value in node.facts.items() if value not in told)
     problem = f"\n[red]{escape(node.problem)}[/]" if node.problem else ""
     return title + (f"  [dim]{facts}[/]" if facts else "") + problem
 

@@ -38,6 +38,7 @@ class RunTags(Frozen):
     run_id: str
     started: int
     tags: dict[str, str]
+    is_running: bool = False
 
 
 class Registry(Tracking):
@@ -171,7 +172,12 @@ class Registry(Tracking):
                 some = ids[at : at + _EXPERIMENTS]
                 found += _pages(partial(self._client.search_runs, some, condition, max_results=_PAGE, order_by=order))
         return tuple(
-            RunTags(run_id=str(one.info.run_id), started=int(one.info.start_time), tags=dict(one.data.tags))
+            RunTags(
+                run_id=str(one.info.run_id),
+                started=int(one.info.start_time),
+                tags=dict(one.data.tags),
+                is_running=one.info.status == "RUNNING",
+            )
             for one in found
         )
 

@@ -12,6 +12,7 @@ class Served(Frozen):
     address: str
     replica: str = ""  # the pod's name, in a cluster
     version: int | None = None  # of the versions that are loaded, the one that answers
+    loaded: tuple[int, ...] = ()  # every version that is
     digest: str = ""  # the ONNX graph's, by the configuration that is loaded
     run: str = ""
     dataset: str = ""

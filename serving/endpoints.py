@@ -145,11 +145,12 @@ def _only(model: str | None, index: list[dict[str, str]], address: str) -> str:
 
 def _served(name: str, address: str, index: list[dict[str, str]], parameters: dict[str, str]) -> Served:
     ready = [item for item in index if item["name"] == name and item.get("state") == "READY"]
-    loaded = max((int(item["version"]) for item in ready if item.get("version", "").isdigit()), default=None)
+    loaded = tuple(sorted(int(item["version"]) for item in ready if item.get("version", "").isdigit()))
     return Served(
         model=name,
         address=address,
-        version=loaded,
+        version=loaded[-1] if loaded else None,
+        loaded=loaded,
         digest=parameters.get("digest", ""),
         run=parameters.get("run", ""),
         dataset=parameters.get("dataset", ""),

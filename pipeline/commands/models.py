@@ -1,4 +1,4 @@
-"""What serves: predict, lineage, rollback."""
+"""What serves: predict, lineage, rollback, reconcile."""
 
 from __future__ import annotations
 
@@ -69,3 +69,22 @@ def rollback(model: Model, json: Json = False) -> None:
                 f"{end.name}: version {end.version} serves; version {end.previous} was taken back"
             ),
         )
+
+
+def reconcile(
+    model: Annotated[
+        str | None, typer.Argument(help="name of a model (default: every one)", show_default=False)
+    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="put back what was moved")] = False,
+    json: Json = False,
+) -> None:
+    """Hold alias, traffic and model repository against the last promotion or roll-back; exits with 3 if they differ."""
+    with session(json) as this:
+        found = room("serving.reconcile:reconcile")(this.settings, model, fix)
+        lines = room("serving.reconcile:sentences")(found, fix)
+        this.result(
+            {"models": [one.model_dump(mode="json") for one in found]},
+            lambda: this.console.print("\n".join(lines), markup=False, soft_wrap=True),
+        )
+        if any(one.left for one in found):
+            raise typer.Exit(3)
