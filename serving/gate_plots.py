@@ -95,7 +95,7 @@ def calibration(verdict: Verdict) -> Figure | None:
 def robustness(verdict: Verdict) -> Figure | None:
     """Each probe's mean change, and each direction's share of rows, against its bound."""
     rows = _rows(verdict, "probes")
-    changes = [row for row in rows if row.get("share kept") is None and row.get("mean change") is not None]
+    changes = [row for row in rows if row.get("share kept") is None]
     kept = [row for row in rows if row.get("share kept") is not None]
     panels = [
         (some, key, label)
@@ -116,6 +116,8 @@ def robustness(verdict: Verdict) -> Figure | None:
             colour = GOOD if row["verdict"] == "held" else BAD
             axes.barh(at, _number(row, key), height=0.5, color=colour, alpha=0.75)
             bound = _number(row, "bound")
+            if row[key] is None:
+                axes.text(0, at, " answers that are none", color=BAD, fontsize=8, va="center")
             axes.plot([bound, bound], [at - 0.38, at + 0.38], color=INK, linewidth=2)
         axes.set_yticks(range(len(some)), [short(str(row["probe"])) for row in reversed(some)])
         style(axes, "", label, "")
@@ -206,7 +208,7 @@ def latency(verdict: Verdict) -> Figure | None:
                 (0, 4),
                 textcoords="offset points",
                 fontsize=8,
-                ha="right",
+                ha="left" if name == "p99" else "right",
                 color=INK,
             )
     ticks = [place for place, one in enumerate(at) if one in (1, 10, 50, 95, 99.9)]
