@@ -13,6 +13,7 @@ TaskKind = Literal["binary", "multiclass", "regression"]
 
 # The tensors of a request, by column kind. Every served model reads these names, and nothing else.
 NUMERIC, CATEGORICAL, TIMESTAMP = "numeric", "categorical", "timestamp"
+MISSING_TIMESTAMP = -(2**63)
 PROBABILITIES, PREDICTION = "probabilities", "prediction"
 
 

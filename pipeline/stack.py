@@ -19,6 +19,7 @@ PROGRAMS = {  # by dotted string: the kernel imports no room
     "airflow": "pipeline.programs:airflow",
     "triton": "serving.server:program",
 }
+COMPANIONS = {"triton": "serving.watch:program"}  # what is started beside a part, and ends with the stack
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def up(
         return None
 
     progress(f"starting {', '.join(waiting)}")
-    with ThreadPoolExecutor(max_workers=len(PROGRAMS)) as threads:
+    with ThreadPoolExecutor(max_workers=len(chosen) or 1) as threads:
         try:
             failures = [failure for failure in threads.map(start, chosen) if failure is not None]
         except BaseException:
@@ -114,11 +115,13 @@ def _chosen(settings: Settings, names: Sequence[str] | None) -> list[Program]:
         raise Invalid(
             [Problem(f"there is no part {name!r}", "stack", f"parts: {', '.join(PROGRAMS)}") for name in unknown]
         )
-    return [_program(settings, name) for name in wanted if not _is_external(settings, name)]
+    here = [name for name in wanted if not _is_external(settings, name)]
+    places = [PROGRAMS[name] for name in here] + [COMPANIONS[name] for name in here if name in COMPANIONS]
+    return [_program(settings, place) for place in places]
 
 
-def _program(settings: Settings, name: str) -> Program:
-    program: Program = resolve_name(PROGRAMS[name])(settings)
+def _program(settings: Settings, place: str) -> Program:
+    program: Program = resolve_name(place)(settings)
     return program
 
 
@@ -137,4 +140,4 @@ def _ready_url(settings: Settings, name: str) -> str:
         return f"{settings.mlflow_uri.rstrip('/')}/health"
     if name == "airflow" and _is_external(settings, name):
         return f"{settings.airflow_url.rstrip('/')}/api/v2/monitor/health"
-    return _program(settings, name).ready_url
+    return _program(settings, PROGRAMS[name]).ready_url

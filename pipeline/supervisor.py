@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shlex
+import signal
 import sys
 import threading
 import time
 import xmlrpc.client
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,22 @@ class Supervisor:
             return {}
         with self._daemon.call() as rpc:
             return {info["name"]: info["statename"] for info in rpc.getAllProcessInfo()}
+
+    def pid(self, name: str) -> int:
+        """The process of a program; 0 when it does not run now."""
+        if not self._daemon.answers():
+            return 0
+        info = self._info(name)
+        return 0 if info is None else int(info["pid"])
+
+    def restart(self, name: str) -> None:
+        """Kill a program with its children, to be started anew at once; or start one that was given up."""
+        if pid := self.pid(name):
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # each program leads a group of its own
+        elif self.states().get(name) == "FATAL":
+            with self._daemon.call() as rpc:
+                rpc.startProcess(name, False)
 
     def stop_all(self) -> tuple[str, ...]:
         """End every program, the supervisor, and whatever else carries the stack's mark; what was ended, in words."""

@@ -6,11 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP, RowSchema
+from pipeline.columns import CATEGORICAL, MISSING_TIMESTAMP, NUMERIC, TIMESTAMP, RowSchema
 from pipeline.errors import Invalid, Problem
 from pipeline.parse import blank, booleans, category_strings, numbers, shown, timestamps
 
-MISSING_TIMESTAMP = np.iinfo(np.int64).min
 __all__ = ["MISSING_TIMESTAMP", "Tensors", "category_strings", "to_tensors"]
 
 Tensors = dict[str, npt.NDArray[np.generic]]

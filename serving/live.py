@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 
+from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.settings import Settings
 from serving.model_config import FILE
-from serving.package import verify
+from serving.package import read_manifest, verify
 from serving.probe import probe
 from serving.server import repository
-from serving.triton import TritonClient
+from serving.triton import TritonClient, parse_config
 
 LOCK_S = 120.0
 
@@ -35,12 +37,13 @@ class Live:
     name: str
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, patience_s: float | None = None) -> Iterator[None]:
         """Only one process at a time changes what serves. Raises Unavailable when another takes too long."""
+        patience_s = LOCK_S if patience_s is None else patience_s
         path = self.settings.home / "serving" / "locks" / f"{self.name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with filelock.FileLock(path, timeout=LOCK_S):
+            with filelock.FileLock(path, timeout=patience_s):
                 yield
         except filelock.Timeout:
             raise Unavailable(f"another promotion of {self.name} is under way", str(path), "run again later") from None
@@ -94,6 +97,27 @@ class Live:
             except Invalid:
                 self._back(client, config, before)
                 raise
+
+    def as_kept(self) -> dict[str, Any]:
+        """The switch as JSON, once it and the version that it names are those of a kept package that is whole.
+
+        Raises:
+            Invalid: names what is not as it was promoted. A retry does not help.
+        """
+        model = repository(self.settings) / self.name
+        try:
+            text = (model / FILE).read_bytes()
+            config = parse_config(text.decode())
+            version = int(config["parameters"]["version"]["string_value"])
+        except (OSError, ValueError, KeyError) as error:
+            what = f"the switch cannot be read: {type(error).__name__} {error}"
+            raise Invalid(what, str(model / FILE), "promote or roll back again") from error
+        kept = self.package(version)
+        verify(kept, digest_bytes(read_manifest(kept)[1]), self.settings)
+        if text != (kept / FILE).read_bytes() or not _same(kept / str(version), model / str(version)):
+            what = f"it is not the package of version {version}: another hand changed it"
+            raise Invalid(what, str(model), "promote or roll back again")
+        return config
 
     def _back(self, client: TritonClient, config: Path, before: bytes | None) -> None:
         """The switch as it was; with no version before, the model leaves the server."""

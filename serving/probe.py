@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP, RowSchema
+from pipeline.columns import CATEGORICAL, MISSING_TIMESTAMP, NUMERIC, TIMESTAMP, RowSchema
 from pipeline.errors import Invalid, Unavailable
-from pipeline.tensors import MISSING_TIMESTAMP, Tensors
 from serving.model_config import COLUMNS
 from serving.triton import TritonClient
+
+if TYPE_CHECKING:  # brings pandas, which the watcher would carry for nothing
+    from pipeline.tensors import Tensors
 
 LOADING_S = 60.0
 

@@ -115,11 +115,11 @@ def _prepare(root: Path, models: Path, prefix: str) -> None:
         raise Invalid("tritonserver is not installed", str(root), "run `make env` (or `python -m serving.install`)")
     libpython()
     models.mkdir(parents=True, exist_ok=True)
-    _sweep_memory(prefix)
+    sweep_memory(prefix)
 
 
-def _sweep_memory(prefix: str) -> None:
-    """Remove this server's shared memory, and what killed servers have left: it is not new, and no process maps it."""
+def sweep_memory(prefix: str | None = None) -> None:
+    """Remove the memory of the server of this prefix, and what killed servers have left: old, and mapped by none."""
     mapped: set[str] = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):  # ended meanwhile, or of another user, whose memory may not be removed either
@@ -128,7 +128,7 @@ def _sweep_memory(prefix: str) -> None:
     for region in SHM.glob(f"{REGION}*"):
         with suppress(OSError):
             is_left = region.name not in mapped and time.time() - region.stat().st_mtime > STALE_S
-            if region.name.startswith(prefix) or is_left:
+            if is_left or (prefix is not None and region.name.startswith(prefix)):
                 region.unlink()
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,9 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from pipeline.errors import Invalid, SlipwayError, Unavailable
-from pipeline.tensors import Tensors
+
+if TYPE_CHECKING:  # brings pandas, which the watcher would carry for nothing
+    from pipeline.tensors import Tensors
 
 Floats = npt.NDArray[np.float32]
 LOAD_TIMEOUT_S = 120.0  # a large graph takes its time
@@ -31,6 +33,10 @@ _CHANNEL = [
     ("grpc.enable_http_proxy", 0),  # the servers are this machine's or the cluster's own
     ("grpc.initial_reconnect_backoff_ms", 200),  # a server that starts again is found at once
 ]
+
+
+class ProcessEnded(Unavailable):
+    """The server answers, but the model's own process does not: dead, or stopped. It stays so until it is healed."""
 
 
 class TritonClient:
@@ -75,11 +81,15 @@ class TritonClient:
         except InferenceServerException:
             return False
 
-    def load(self, name: str) -> None:
-        """Load or reload a model from the repository; on failure the loaded version serves on."""
+    def load(self, name: str, config: Mapping[str, Any] | None = None) -> None:
+        """Load or reload a model from the repository; on failure the loaded version serves on.
+
+        `config` stands in for the repository's until the next load.
+        """
+        text = None if config is None else json.dumps(config)
         with self._answering(f"load of {name}"):
             try:
-                self._client.load_model(name, client_timeout=LOAD_TIMEOUT_S)
+                self._client.load_model(name, config=text, client_timeout=LOAD_TIMEOUT_S)
             except InferenceServerException as error:
                 if error.status() in _SILENT:
                     raise
@@ -107,6 +117,15 @@ class TritonClient:
         with self._answering("the repository's index"):
             found = self._client.get_model_repository_index(as_json=True, client_timeout=self.timeout_s)
             return [dict(item) for item in found.get("models", [])]
+
+    def executions(self, name: str) -> int:
+        """How many batches the loaded model has answered or failed, all versions together."""
+        with self._answering(f"statistics of {name}"):
+            found = self._client.get_inference_statistics(name, as_json=True, client_timeout=self.timeout_s)
+        return sum(
+            int(item.get("execution_count", 0)) + int(item.get("inference_stats", {}).get("fail", {}).get("count", 0))
+            for item in found.get("model_stats", [])
+        )
 
     def infer(self, name: str, tensors: Tensors, output: str, version: str = "") -> Floats:
         """(rows, width) float32: the model's answer to one request."""
@@ -158,7 +177,7 @@ def _failure(what: str, address: str, error: InferenceServerException) -> Slipwa
         remedy = (
             "unload and load the model, or restart its server (`slipway down`, `slipway up`; in a cluster, its pod)"
         )
-        return Unavailable(f"{what}: the model's process has ended: {message}", address, remedy)
+        return ProcessEnded(f"{what}: the model's process has ended: {message}", address, remedy)
     if "not at ready state" in message:
         remedy = "wait until it is loaded; load it when it was unloaded"
         return Unavailable(f"{what}: it is not ready: {message}", address, remedy)
