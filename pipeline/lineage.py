@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline import refs
-from pipeline.errors import Invalid, SlipwayError
+from pipeline.errors import Invalid
 from pipeline.lineage_find import CHAMPION, DATASET, ONNX, PACKAGE, find, is_address
 from pipeline.lineage_graph import Direction, Graph, Lineage, Node
+from pipeline.lineage_story import PIPELINE, SPEC, Story
 from pipeline.registry import Registry, RunTags, Version
-from pipeline.run import Run
 from pipeline.served import Served
 from pipeline.settings import Settings
-from pipeline.summary import Summary, summarise
 from pipeline.terminal import room
 from pipeline.tracking import RUN
-
-PIPELINE, SPEC = "slipway.pipeline", "slipway.spec"
 
 
 def trace(settings: Settings, registry: Registry, what: str, direction: Direction = "both") -> Lineage:
@@ -37,13 +33,14 @@ def trace(settings: Settings, registry: Registry, what: str, direction: Directio
     found = find(registry, what)
     if found.versions:
         start = [tracer.version(version) for version in found.versions]
-        tracer.made_by(found.versions)
+        for version in found.versions:
+            tracer.story.version(version)
         tracer.servers(found.versions)
     elif found.runs:
         start = [tracer.run(run.tags.get(PIPELINE, ""), run.tags[RUN], run.tags) for run in found.runs]
         tracer.upwards(registry.versions(f"tags.`{RUN}` = '{found.runs[0].tags[RUN]}'"))
     else:
-        start = [tracer.dataset(found.dataset)]
+        start = [tracer.story.dataset(found.dataset)]
         tracer.runs(registry.pipeline_runs(f"tags.`{DATASET}` = '{found.dataset}'"))
         tracer.upwards(registry.versions(f"tags.`{DATASET}` = '{found.dataset}'"))
     return tracer.graph.lineage(start, direction)
@@ -54,6 +51,7 @@ class _Tracer:
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.settings, self.registry, self.graph = settings, registry, Graph()
+        self.story = Story(settings, self.graph)
         self._aliases: dict[str, dict[str, int]] = {}
 
     def version(self, version: Version) -> str:
@@ -61,7 +59,7 @@ class _Tracer:
         tags, name, number = version.tags, version.name, version.version
         here = self.graph.add(
             Node(
-                id=_id(version),
+                id=version.id,
                 kind="version",
                 title=f"{name} version {number}",
                 facts={
@@ -83,14 +81,7 @@ class _Tracer:
             here = onnx
         if RUN in tags:
             self.graph.link(here, f"run/{tags.get(PIPELINE, name)}/{tags[RUN]}", "made by")
-        return _id(version)
-
-    def made_by(self, versions: Iterable[Version]) -> None:
-        """The runs that made these versions, in full."""
-        for version in versions:
-            if RUN in version.tags:
-                summary = self._run(version.tags.get(PIPELINE, version.name), version.tags[RUN], version.tags)
-                self._gates(version, summary)
+        return version.id
 
     def upwards(self, versions: tuple[Version, ...]) -> None:
         """These versions, and the servers that have one of them."""
@@ -109,32 +100,25 @@ class _Tracer:
                 Node(id=f"run/{pipeline}/{tags[RUN]}", kind="run", title=f"run {tags[RUN]}", facts=facts)
             )
             if digest := tags.get(DATASET):
-                self.graph.link(here, self.dataset(digest), "read")
+                self.graph.link(here, self.story.dataset(digest), "read")
 
     def run(self, pipeline: str, run_id: str, tags: dict[str, str]) -> str:
         """A run in full, from the references that it left; its id in the graph."""
-        self._run(pipeline, run_id, tags)
+        self.story.run(pipeline, run_id, tags)
         return f"run/{pipeline}/{run_id}"
-
-    def dataset(self, digest: str, ref: refs.DatasetRef | None = None) -> str:
-        """A snapshot; its id in the graph."""
-        facts = {"digest": digest}
-        if ref is not None:
-            facts |= {"source": ref.source, "train_rows": str(ref.train_rows), "holdout_rows": str(ref.holdout_rows)}
-        return self.graph.add(Node(id=f"dataset/{digest}", kind="dataset", title="dataset", facts=facts))
 
     def servers(self, versions: tuple[Version, ...]) -> None:
         """Ask the servers of these versions' models; those that have one of them are linked to it."""
-        known = {_id(version): version for version in versions}
+        known = {version.id: version for version in versions}
         names = tuple(sorted({version.name for version in versions}))
         for served in room("serving.endpoints:serving")(self.settings, names):
             champion = self._aliases_for(served.model, len(names)).get(CHAMPION)
             ought = known.get(f"version/{served.model}/{champion}")
             has = known.get(f"version/{served.model}/{served.version}")
             if has is not None:
-                self.graph.link(self._endpoint(served, has, champion), _id(has), "serves")
+                self.graph.link(self._endpoint(served, has, champion), has.id, "serves")
             elif ought is not None:
-                self.graph.link(self._endpoint(served, ought, champion), _id(ought), "ought to serve")
+                self.graph.link(self._endpoint(served, ought, champion), ought.id, "ought to serve")
 
     def endpoint(self, served: Served) -> str:
         """What a server says, down to the rows; its id in the graph."""
@@ -148,7 +132,7 @@ class _Tracer:
         here = self._endpoint(served, version, champion)
         if version is not None:
             self.graph.link(here, self.version(version), "serves")
-            self.made_by([version])
+            self.story.version(version)
         elif served.run:
             run = self.run(served.model, served.run, {DATASET: served.dataset})
             self.graph.link(here, run, "says it was made by")
@@ -165,53 +149,6 @@ class _Tracer:
         problem = "; ".join(_disagreements(served, version, champion))
         return self.graph.add(Node(id=f"endpoint/{title}", kind="endpoint", title=title, facts=facts, problem=problem))
 
-    def _run(self, pipeline: str, run_id: str, tags: dict[str, str]) -> Summary | None:
-        run = Run(run_id, pipeline, self.settings, self.settings.specs_dir / f"{pipeline}.yaml")
-        here, problem, summary = f"run/{pipeline}/{run_id}", "", None
-        try:
-            summary = summarise(run, _candidates(run))
-            if not summary.tasks:
-                problem = f"the store {run.store.url} has nothing of this run"
-        except SlipwayError as error:
-            problem = str(error)
-        facts = {"pipeline": pipeline, "spec": tags.get(SPEC, ""), "outcome": summary.outcome if summary else ""}
-        self.graph.add(Node(id=here, kind="run", title=f"run {run_id}", facts=facts, problem=problem))
-        dataset = summary.dataset if summary else None
-        if summary:
-            self._candidates(here, summary)
-        if digest := dataset.digest if dataset else tags.get(DATASET, ""):
-            self.graph.link(here, self.dataset(digest, dataset), "read")
-        return summary
-
-    def _candidates(self, run: str, summary: Summary) -> None:
-        tail = run.removeprefix("run/")
-        if (evaluation := summary.evaluation) is not None:
-            for score in evaluation.scores:
-                value = score.metrics.get(evaluation.primary)
-                won = "winner" if score.candidate == evaluation.winner else score.reason
-                facts = {evaluation.primary: "" if value is None else f"{value:.4f}", "verdict": won}
-                title = f"candidate {score.candidate}"
-                node = Node(id=f"candidate/{tail}/{score.candidate}", kind="candidate", title=title, facts=facts)
-                self.graph.link(run, self.graph.add(node), "compared")
-        if (checks := summary.checks) is not None:
-            verdict = "passed" if checks.passed else "refused"
-            met = f"{checks.evaluated - len(checks.failures)} of {checks.evaluated} met"
-            facts = {"suite": checks.suite or "schema", "verdict": verdict, "expectations": met}
-            self.graph.link(
-                run, self.graph.add(Node(id=f"checks/{tail}", kind="checks", title="checks", facts=facts)), "checked by"
-            )
-
-    def _gates(self, version: Version, summary: Summary | None) -> None:
-        for verdict in summary.gates.verdicts if summary and summary.gates else ():
-            waived = f", waived by {verdict.waiver.by}" if verdict.waiver else ""
-            node = Node(
-                id=f"gate/{version.name}/{version.version}/{verdict.gate}",
-                kind="gate",
-                title=f"gate {verdict.gate}",
-                facts={"verdict": f"{verdict.outcome}{waived}", "because": verdict.reason},
-            )
-            self.graph.link(_id(version), self.graph.add(node), "judged by")
-
     def _aliases_of(self, version: Version) -> list[str]:
         return sorted(alias for alias, at in self._aliases_for(version.name, 1).items() if at == version.version)
 
@@ -220,10 +157,6 @@ class _Tracer:
         if name not in self._aliases:
             self._aliases |= self.registry.models() if models > 1 else {name: self.registry.aliases(name)}
         return self._aliases.get(name, {})
-
-
-def _id(version: Version) -> str:
-    return f"version/{version.name}/{version.version}"
 
 
 def _digest(node: str, kind: str, title: str, digest: str) -> Node:
@@ -247,12 +180,3 @@ def _disagreements(served: Served, version: Version | None, champion: int | None
     for tag, what, says in told:
         if says and version.version == served.version and says != version.tags.get(tag):
             yield f"it says {what} {says[:16]}, the registry {version.tags.get(tag, 'none')[:16]}"
-
-
-def _candidates(run: Run) -> tuple[str, ...]:
-    """Names of the candidates that the run's pinned spec has."""
-    envelope = run.envelope("evaluate")
-    if envelope is None:
-        return ()
-    evaluation = refs.Evaluation.model_validate_json(envelope.ref)
-    return tuple(score.candidate for score in evaluation.scores)

@@ -31,6 +31,11 @@ class Version(Frozen):
     run_id: str
     tags: dict[str, str]
 
+    @property
+    def id(self) -> str:
+        """Its node in a lineage."""
+        return f"version/{self.name}/{self.version}"
+
 
 class RunTags(Frozen):
     """A pipeline run as MLflow keeps it; `started` is in epoch milliseconds."""

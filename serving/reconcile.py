@@ -30,7 +30,7 @@ from serving import endpoints
 from serving.ledger import trusted
 from serving.manifests import Version
 from serving.plane import Plane, plane
-from serving.promote import STATE
+from serving.promote import PREVIOUS, STATE
 from serving.register import CHALLENGER, CHAMPION
 
 STATES = {"local": "serving.embedded_state:EmbeddedState", "kubernetes": "serving.cluster_state:ClusterState"}
@@ -204,12 +204,15 @@ class Reconciler:
             if what & {"replica", "traffic"}:
                 self.state.mend(version)
                 self.plane.switch(version, BlueGreen(kind="blue_green"))
-                self.plane.settle(version, self._previous(record))
+                before = record.previous and Version(name, record.previous, "", "")  # its number is all that is asked
+                self.plane.settle(version, before or None)
             if "challenger" in what:
                 self.registry.delete_alias(name, CHALLENGER)
                 self.plane.end_challengers(name)
             if what & {"registry", "alias"} and self._is_registered(version):
-                self.registry.set_version_tags(name, version.number, {STATE: "champion", **_tags(record)})
+                self.registry.set_version_tags(
+                    name, version.number, {STATE: "champion", PREVIOUS: _previous_tag(record), **_tags(record)}
+                )
                 self.registry.set_alias(name, CHAMPION, version.number)
         except SlipwayError as error:
             return tuple(
@@ -220,10 +223,6 @@ class Reconciler:
 
     def _is_registered(self, version: Version) -> bool:
         return any(one.version == version.number for one in self.registry.versions(f"name = '{version.name}'"))
-
-    def _previous(self, record: PromotionRecord) -> Version | None:
-        """The version to keep for a roll-back. Only its number is asked for."""
-        return None if record.previous is None else Version(record.model, record.previous, "", "")
 
 
 def reconcile(settings: Settings, model: str | None = None, fix: bool = False) -> tuple[Reconciled, ...]:
@@ -249,6 +248,11 @@ def version_in(record: PromotionRecord) -> Version:
 def _tags(record: PromotionRecord) -> dict[str, str]:
     """The registry's copies of what the record says."""
     return {"slipway.onnx": record.onnx_digest, "slipway.package": record.package.digest}
+
+
+def _previous_tag(record: PromotionRecord) -> str:
+    """The way back, as a promotion leaves it; a roll-back leaves none."""
+    return str(record.previous) if record.kind == "promotion" and record.previous is not None else ""
 
 
 def _since(record: PromotionRecord) -> str:

@@ -19,7 +19,9 @@ from pipeline.lineage import trace
 from pipeline.lineage_graph import Lineage
 from pipeline.ports import free_ports
 from pipeline.refs import CheckReport, Failure, Verdict
+from pipeline.run import ROLLBACK, Run
 from pipeline.settings import Settings
+from serving.rollback import rollback
 from serving.server import repository
 from serving.triton import TritonClient
 
@@ -234,3 +236,30 @@ def test_a_thousand_versions_take_a_few_calls(
         node.facts["version"] for node in found.nodes if node.kind == "version" and node.facts["model"] == "many_a"
     ]
     assert numbers == [str(number) for number in range(2, 31, 2)]
+
+
+def test_the_record_is_on_the_way_and_its_signature_is_checked(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    settings, registry, name = one.run.settings, one.run.registry, one.spec.name
+    found = trace(settings, registry, name, "down")
+    assert path(found, f"version/{name}/1", f"gate/{name}/1/quality") == ["version", "record", "gate"]
+    facts = found.node(f"record/{name}/1").facts
+    assert (facts["of"], facts["signature"]) == ("promotion", "holds")
+    assert facts["replicas"] == settings.triton_grpc
+    make("r2", 2.0, champion=1)
+    rollback(Run("back", ROLLBACK, settings, Path()), name)
+    found = trace(settings, registry, name, "down")
+    records = [node.facts["of"] for node in found.nodes if node.kind == "record"]
+    assert records == ["promotion", "rollback"]  # what was judged when it was promoted is still there
+    assert "gate" in kinds(found)
+    record = Path(one.run.store.path(f"records/{name}/000001/record.json"))
+    record.write_text(record.read_text().replace("good enough", "excellent"))
+    found = trace(settings, registry, name, "down")
+    assert "the signature does not hold" in found.node(f"record/{name}/1").problem
+
+
+def test_a_record_that_says_otherwise_than_the_registry(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    one.run.registry.set_version_tags(one.spec.name, 1, {"slipway.dataset": "0" * 64})
+    problems = trace(one.run.settings, one.run.registry, one.spec.name, "down").problems
+    assert f"record 1: it says dataset {one.dataset.digest[:16]}, the registry 0000000000000000" in problems
