@@ -7,6 +7,7 @@ import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from pipeline.errors import Invalid, Unavailable
 from pipeline.ports import free_ports
 from pipeline.program import Program
 from pipeline.refs import RolloutRef
@@ -19,7 +20,9 @@ from serving.manifests import Version
 from serving.model_config import FILE
 from serving.package import package_key, verify
 from serving.plane import Address
+from serving.probe import missing_row, served_schema
 from serving.server import challenger_name, challenger_program, repository
+from serving.triton import TritonClient
 
 log = logging.getLogger("slipway")
 
@@ -60,7 +63,24 @@ class EmbeddedPlane:
             with Store(self.settings.store).local(package_key(ref.name, ref.version, ref.digest)) as source:
                 place(source, folder)
         verify(folder, ref.digest, self.settings)
-        Supervisor(self.settings).start(_program(self.settings, ref))
+        supervisor, server = Supervisor(self.settings), _program(self.settings, ref)
+        supervisor.start(server)
+        if not self._answers(ref):
+            log.warning("%s does not answer a row: it is started anew", server.name)
+            supervisor.stop(server.name)
+            supervisor.start(server)
+
+    def _answers(self, ref: RolloutRef) -> bool:
+        """Whether a challenger answers a row; also where it refuses one, which a new start would not change."""
+        with TritonClient(ref.grpc, self.settings.timeout_s) as client:
+            try:
+                schema = served_schema(client, ref.name)
+                client.infer(ref.name, missing_row(schema), schema.output)
+            except Unavailable:
+                return False
+            except Invalid:
+                return True
+        return True
 
     def end_challengers(self, name: str) -> None:
         """See `Plane`."""

@@ -40,6 +40,7 @@ http.server.HTTPServer(("127.0.0.1", {port}), http.server.SimpleHTTPRequestHandl
         setattr(module, name, lambda s, name=name, port=port: web(name, getattr(s, port)))
         monkeypatch.setitem(stack.PROGRAMS, name, f"small_programs:{name}")
     monkeypatch.setitem(sys.modules, "small_programs", module)
+    monkeypatch.setattr(stack, "COMPANIONS", {})
     yield settings
     stack.down(settings)
 
