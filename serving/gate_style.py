@@ -22,6 +22,7 @@ INKS = {  # custom property of CSS -> what stands for it where no page defines i
 }
 GROUND, INK, SOFT, FAINT, BLUE, ORANGE, GOOD, BAD = INKS.values()
 WIDTH = 7.2  # inches
+_NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # names of groups may hold what no XML may
 
 
 def mark(axes: Axes, bound: float | None, text: str) -> None:
@@ -90,4 +91,5 @@ def svg(figure: Figure, name: str, told: str) -> str:
     for ink, colour in INKS.items():
         text = text.replace(f": {colour}", f": var(--{ink}, {colour})")
     quoted = told.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return text.replace("<svg ", f'<svg role="img" aria-label="{quoted}" ', 1)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{quoted}" ', 1)
+    return _NO_XML.sub(" ", text)
