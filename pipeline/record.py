@@ -25,20 +25,12 @@ from pipeline.refs import (
     OnnxRef,
     PackageRef,
 )
+from pipeline.served import Served
 from pipeline.spec import PipelineSpec
 from pipeline.store import Store
 
 RECORD = "record.json"
 Kind = Literal["promotion", "refusal", "rollback"]
-
-
-class Replica(Frozen):
-    """What one serving process said of itself when it was asked."""
-
-    name: str
-    address: str
-    version: int
-    digest: str = Field(description="of the ONNX graph that it serves")
 
 
 class Serving(Frozen):
@@ -47,7 +39,7 @@ class Serving(Frozen):
     repository: str = Field(description="folder of Triton's model repository, or the Deployment that holds it")
     http: str
     grpc: str
-    replicas: tuple[Replica, ...]
+    replicas: tuple[Served, ...] = Field(description="each serving process, by what it says of itself")
 
 
 class Times(Frozen):

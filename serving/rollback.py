@@ -18,6 +18,7 @@ from pipeline.settings import read_settings
 from pipeline.spec import BlueGreen
 from serving.plane import plane
 from serving.promote import PREVIOUS, STATE, version_of
+from serving.record import Verdict, record
 from serving.register import CHAMPION
 
 TASK = "rollback"
@@ -53,6 +54,7 @@ def rollback(run: Run, name: str) -> PromotionRef:
                 f"version {way.back} is not kept any longer", f"model {name}", "run the pipeline for a new one"
             )
         serving.switch(back, BlueGreen(kind="blue_green"))
+        entry = record(run, None, Verdict("rollback", back, way.champion))
         registry.set_version_tags(name, back.number, {STATE: "champion", PREVIOUS: ""})
         registry.set_alias(name, CHAMPION, back.number)
         registry.set_version_tags(name, way.champion, {STATE: "rolled back"})
@@ -65,6 +67,7 @@ def rollback(run: Run, name: str) -> PromotionRef:
         previous=way.champion,
         http=address.http,
         grpc=address.grpc,
+        record=entry.key,
     )
     run.finish(TASK, ref, time.monotonic() - began)
     return ref
