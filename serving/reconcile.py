@@ -11,12 +11,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pkgutil import resolve_name
-from typing import Annotated, Literal, Protocol
+from typing import Annotated
 
 import typer
 
 from pipeline.errors import Invalid, SlipwayError, Unavailable
-from pipeline.frozen import Frozen
 from pipeline.record import PromotionRecord, models
 from pipeline.registry import Registry
 from pipeline.run import new_run_id
@@ -27,6 +26,8 @@ from pipeline.store import Store
 from pipeline.suggest import near
 from pipeline.tracking import RUN
 from serving import endpoints
+from serving.answers import astray
+from serving.differences import Difference, Reconciled, State, What
 from serving.ledger import trusted
 from serving.manifests import Version
 from serving.plane import Plane, plane
@@ -37,44 +38,6 @@ STATES = {"local": "serving.embedded_state:EmbeddedState", "kubernetes": "servin
 HAND = "by another hand"
 RERUN = "run its pipeline: the promotion writes the first entry"
 log = logging.getLogger("slipway")
-What = Literal["ledger", "signature", "registry", "alias", "challenger", "replica", "traffic", "fix"]
-
-
-class Difference(Frozen):
-    """Something that is not as the ledger's last entry says, as a sentence; `remedy` where --fix is none."""
-
-    what: What
-    sentence: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return self.sentence + (f" -> {self.remedy}" if self.remedy else "")
-
-
-class Reconciled(Frozen):
-    """One model: `found` differs, `left` still does after --fix; both are empty when all agree."""
-
-    model: str
-    version: int | None
-    found: tuple[Difference, ...] = ()
-    left: tuple[Difference, ...] = ()
-    under_way: str = ""
-
-
-class State(Protocol):
-    """What a plane keeps of its models, beside what its servers say."""
-
-    def served_models(self) -> tuple[str, ...]:
-        """Names of the models that it has."""
-        ...
-
-    def moved(self, version: Version) -> Iterator[str]:
-        """Each thing that is not as a promotion of this version leaves it."""
-        ...
-
-    def mend(self, version: Version) -> None:
-        """Put back what a switch does not."""
-        ...
 
 
 class Reconciler:
@@ -171,6 +134,10 @@ class Reconciler:
                 if record.version in one.loaded and says != ought:
                     what = f"{one.where} says that its {thing} is {says[:16] or 'none'}, recorded was {ought[:16]}"
                     yield Difference(what="replica", sentence=f"{what}: loaded {HAND}")
+
+        if self.settings.runtime == "local" and (how := astray(self.settings, self.store, record)):
+            what = f"version {record.version} does not answer as it did ({how}): another graph was loaded {HAND}"
+            yield Difference(what="replica", sentence=what)
 
     def _kept(self, record: PromotionRecord) -> Iterator[Difference]:
         for sentence in self.state.moved(version_in(record)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -16,16 +17,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from chain import PASSED, Chain, chain, native
-from ledgers import write_entry
 
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid
-from pipeline.record import ought_to_serve, record_key, sequences
+from pipeline.record import record_key, sequences
+from pipeline.run import ROLLBACK, Run
 from pipeline.settings import Settings
+from serving.differences import Reconciled
 from serving.live import Live
 from serving.promote import version_of
-from serving.reconcile import Reconciled, Reconciler, reconcile
+from serving.reconcile import Reconciler, reconcile
 from serving.register import CHALLENGER, CHAMPION
+from serving.rollback import rollback
 from serving.server import repository
 from serving.triton import TritonClient
 
@@ -45,10 +48,10 @@ class Promoted:
         self.model = repository(settings) / name
 
     def _promote(self, one: Chain, champion: int | None) -> None:
-        read = one.ready(PASSED.model_copy(update={"champion": champion}))
-        end = one.promote(*read)
-        if len(sequences(one.run.store, self.name)) < end.version:
-            write_entry(self.settings, self.name, end.version, read[0].onnx_digest, end.digest, previous=champion)
+        model, package, rollout, report = one.ready(PASSED.model_copy(update={"champion": champion}))
+        for task, ref in {"snapshot": one.dataset, "register": model, "package": package, "gate": report}.items():
+            one.run.finish(task, ref, 0.1)
+        one.promote(model, package, rollout, report)
 
     def reconcile(self, fix: bool = False) -> Reconciled:
         return reconcile(self.settings, self.name, fix)[0]
@@ -82,6 +85,11 @@ class Promoted:
         assert self.reconcile() == Reconciled(model=self.name, version=2)
         assert self.serves(self.second)
         assert self.registry.aliases(self.name) == {CHAMPION: 2}
+
+
+def _digests(promoted: Promoted, number: int) -> tuple[str, str]:
+    version = version_of(promoted.registry, promoted.name, number)
+    return version.digest, version.onnx_digest
 
 
 @pytest.fixture
@@ -182,6 +190,19 @@ def test_a_version_that_was_loaded_by_the_servers_own_api(promoted: Promoted) ->
     promoted.is_put_back()
     promoted.unload()
     assert "does not say what it serves" in promoted.found()["replica"][0]
+    promoted.is_put_back()
+
+
+def test_another_graph_under_the_champions_configuration(promoted: Promoted) -> None:
+    """Files, digest and version are right; only the answers are another version's."""
+    with TritonClient(promoted.settings.triton_grpc, 10) as client:
+        config = json.dumps(client.model_config(promoted.name))
+    graph = base64.b64encode((promoted.model / "1" / "model.onnx").read_bytes()).decode()
+    promoted.unload()
+    promoted.load(config=config, **{"file:2/model.onnx": graph})
+    assert promoted.serves(promoted.first)
+    (said,) = promoted.found()["replica"]
+    assert said.startswith("version 2 does not answer as it did (64 of 64 rows get other answers")
     promoted.is_put_back()
 
 
@@ -311,9 +332,10 @@ def test_a_ledger_that_is_not_to_be_trusted_moves_nothing(promoted: Promoted, ho
 
 
 def test_a_rollback_in_the_ledger_is_what_ought_to_serve(promoted: Promoted) -> None:
-    if ought_to_serve(promoted.store, promoted.name).version == 2:  # type: ignore[union-attr]
-        back = version_of(promoted.registry, promoted.name, 1)
-        write_entry(promoted.settings, promoted.name, 1, back.onnx_digest, back.digest, "rollback", previous=2)
+    rollback(Run("back", ROLLBACK, promoted.settings, Path()), promoted.name)
+    assert promoted.reconcile() == Reconciled(model=promoted.name, version=1)
+    Live(promoted.settings, promoted.name).switch(2, *_digests(promoted, 2))
+    promoted.registry.set_alias(promoted.name, CHAMPION, 2)
     assert {"alias", "replica", "traffic"} <= set(promoted.found())
     assert promoted.reconcile(fix=True).left == ()
     assert promoted.serves(promoted.first)

@@ -24,9 +24,10 @@ from serving import endpoints, manifests
 from serving.cluster import Manifest
 from serving.cluster_plane import ClusterPlane
 from serving.cluster_state import ClusterState
+from serving.differences import Reconciled
 from serving.manifests import DIGEST, TRAFFIC, VERSION, Version
 from serving.promote import version_of
-from serving.reconcile import Reconciled, Reconciler
+from serving.reconcile import Reconciler
 from serving.register import CHALLENGER, CHAMPION
 
 pytestmark = pytest.mark.stack
