@@ -19,6 +19,7 @@ from pipeline.spec import PipelineSpec
 from pipeline.step import main
 from pipeline.target import encode_target
 from pipeline.tensors import Tensors, to_tensors
+from pipeline.tracking import RUN
 from serving.gate_report import publish
 from serving.gates.base import Champion, Endpoint, Evidence, Floats, judge
 from serving.gates.calibration import CalibrationGate
@@ -35,6 +36,7 @@ from serving.probe import probe, served_schema
 from serving.promote import version_of
 from serving.register import CHAMPION
 from serving.triton import TritonClient
+from serving.unseen import unseen
 
 GATES = (
     QualityGate, ChampionGate, LeakageGate, SlicesGate, CalibrationGate, ParityGate, RobustnessGate, JudgeGate,
@@ -56,7 +58,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
     with np.load(io.BytesIO(run.store.read(model.predictions)), allow_pickle=False) as arrays:
         native = np.asarray(arrays["native"], dtype=np.float32)
     with (
-        _champion(spec, run, rows) as champion,
+        _champion(spec, dataset, run, rows) as champion,
         TritonClient(rollout.grpc, run.settings.timeout_s) as client,
     ):
         probe(client, rollout.name, rollout.version, model.onnx_digest)
@@ -88,7 +90,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
 
 
 @contextmanager
-def _champion(spec: PipelineSpec, run: Run, rows: pd.DataFrame) -> Iterator[Champion | None]:
+def _champion(spec: PipelineSpec, dataset: DatasetRef, run: Run, rows: pd.DataFrame) -> Iterator[Champion | None]:
     """The serving champion with its answers to the same rows, by its own columns; or why there are none.
 
     It can be asked while the context is open.
@@ -110,7 +112,9 @@ def _champion(spec: PipelineSpec, run: Run, rows: pd.DataFrame) -> Iterator[Cham
             def ask(other: Tensors) -> Floats:
                 return client.replay(spec.name, other, theirs.output, str(version))
 
-            found = Champion(version, known.onnx_digest, ask(tensors), tensors=tensors, ask=ask)
+            trained_by = run.registry.version_tags(spec.name, version).get(RUN, "")
+            fair = unseen(rows, spec, dataset, run, trained_by)
+            found = Champion(version, known.onnx_digest, ask(tensors), tensors=tensors, ask=ask, unseen=fair)
         except Invalid as error:
             found = Champion(version, known.onnx_digest, None, problem=str(error))
         yield found

@@ -18,10 +18,10 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)  # an odd constant, so that columns that c
 
 def unseen(
     held: pd.DataFrame, spec: PipelineSpec, dataset: DatasetRef, run: Run, champion_run: str
-) -> npt.NDArray[np.bool_]:
-    """(rows,) bool: held-out rows that are in no way among the champion's training rows.
+) -> npt.NDArray[np.bool_] | None:
+    """(rows,) bool: held-out rows that are in no way among the champion's training rows; None for all of them.
 
-    All of them when it was split alike on the same columns, for then the hash of a row keeps it out. Else rows are
+    It is all when it was split alike on the same columns, for then the hash of a row keeps it out. Else rows are
     compared by content, over the columns that both snapshots have in the same kind.
 
     Raises:
@@ -31,7 +31,7 @@ def unseen(
     theirs = Run(champion_run, run.pipeline, run.settings, run.spec_path)
     known, split = theirs.ref(DatasetRef), _spec(theirs).split
     if split == spec.split and known.row_schema == dataset.row_schema:
-        return np.ones(len(held), dtype=np.bool_)
+        return None
     kinds = {column.name: column.kind for column in known.row_schema.columns}
     common = [column.name for column in dataset.row_schema.columns if kinds.get(column.name) == column.kind]
     common.append(dataset.row_schema.target)

@@ -36,7 +36,8 @@ Floats = npt.NDArray[np.float32]
 class Champion:
     """The version that serves now, and its answers to the same rows; `problem` says why there are none.
 
-    `tensors` are the rows by its own columns, which `ask` answers as the serving server does.
+    `tensors` are the rows by its own columns, which `ask` answers as the serving server does; `unseen` are the rows
+    that it was not trained on, None when that is all of them.
     """
 
     version: int
@@ -45,6 +46,7 @@ class Champion:
     problem: str = ""
     tensors: Tensors | None = None
     ask: Callable[[Tensors], Floats] | None = None
+    unseen: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

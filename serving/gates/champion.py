@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.gate_rules import LOWER_IS_BETTER
 from pipeline.refs import Verdict
@@ -33,11 +34,14 @@ class ChampionGate(Gate):
             )
         if champion.answers is None:
             return self.refused(f"champion {champion.version} could not be compared: {champion.problem}")
-        target, rows = evidence.target, len(evidence.target)
+        fair = slice(None) if champion.unseen is None else champion.unseen
+        target, served, answers = evidence.target[fair], evidence.served[fair], champion.answers[fair]
+        rows = len(target)
+        which = "held-out rows" if rows == len(evidence.target) else "held-out rows that the champion has not seen"
         if rows < rule.min_rows:
-            return self.refused(f"{rows} held-out rows, {rule.min_rows} are asked", observed=rows, bound=rule.min_rows)
+            return self.refused(f"{rows} {which}, {rule.min_rows} are asked", observed=rows, bound=rule.min_rows)
         metric, schema = evidence.spec.primary, evidence.schema
-        pair = [weighted(schema, metric, target, answers) for answers in (evidence.served, champion.answers)]
+        pair = [weighted(schema, metric, target, one) for one in (served, answers)]
         ours, theirs = (value(one, rows) for one in pair)
         drawn = distribution(
             pair, target, stratified=bool(schema.classes), resamples=rule.resamples, seed=evidence.spec.seed
@@ -46,7 +50,7 @@ class ChampionGate(Gate):
         gain, gains = sign * (ours - theirs), sign * (drawn[0] - drawn[1])
         low, high = interval(gains, rule.confidence)
         margin = rule.margin * metric_unit(schema, target, metric)
-        other, more = self._second_opinion(champion.answers)
+        other, more = self._second_opinion(target, served, answers)
         numbers = {
             "observed": low, "bound": -margin, "gain": gain, "gain_low": low, "gain_high": high, "margin": margin,
             "challenger": ours, "champion": theirs, **more,
@@ -56,15 +60,17 @@ class ChampionGate(Gate):
         tables = (table("gains", ("from", "to", "share of resamples"), share),)
         text = (
             f"{metric} {ours:.4f} against {theirs:.4f} of version {champion.version}: gain {gain:+.4f}, "
-            f"{rule.confidence:.0%} interval {low:+.4f} to {high:+.4f}{other}"
+            f"{rule.confidence:.0%} interval {low:+.4f} to {high:+.4f} on {rows} {which}{other}"
         )
         if low < -margin:
             return self.refused(f"{text}; worse than the margin {margin:g} allows", tables=tables, **numbers)
         return self.passed(text, tables=tables, **numbers)
 
-    def _second_opinion(self, theirs: Floats) -> tuple[str, dict[str, float]]:
+    def _second_opinion(
+        self, target: npt.NDArray[np.float64], ours: Floats, theirs: Floats
+    ) -> tuple[str, dict[str, float]]:
         """What the test in closed form says, where the metric has one; it decides nothing."""
-        target, ours, metric = self.evidence.target, self.evidence.served, self.evidence.spec.primary
+        metric = self.evidence.spec.primary
         if (
             metric == "roc_auc"
             and len(self.evidence.schema.classes) == 2

@@ -162,6 +162,8 @@ def chain(settings: Settings, folder: Path, name: str, run_id: str, weight: floa
     dataset = DatasetRef(
         digest=digest, key=key, source="rows.csv", row_schema=SCHEMA, rows=400, train_rows=320, holdout_rows=80
     )
+    run.store.write(f"{run.key}/spec.json", spec.model_dump_json().encode())
+    run.finish("snapshot", dataset, 0.0)
     model = graph(weight)
     onnx_digest = digest_bytes(model)
     run.store.write(f"onnx/{onnx_digest}.onnx", model)

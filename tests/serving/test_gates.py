@@ -142,6 +142,20 @@ def test_a_comparison_that_cannot_be_made_is_refused() -> None:
     assert "could not be judged" in shifted.reason
 
 
+def test_rows_that_the_champion_has_learnt_by_heart_do_not_count_for_it() -> None:
+    learnt = np.arange(400) < 360
+    by_heart = np.where(learnt[:, None], np.eye(2)[TARGET.astype(int)], native(0.1, TENSORS)[:, ::-1]).astype(
+        np.float32
+    )
+    heart = champion(by_heart)
+    assert not verdict(ChampionGate, evidence(champion=heart)).passed
+    fair = verdict(ChampionGate, evidence(champion=replace(heart, unseen=~learnt)))
+    assert fair.passed
+    assert "on 40 held-out rows that the champion has not seen" in fair.reason
+    none = verdict(ChampionGate, evidence(champion=replace(heart, unseen=np.zeros(400, dtype=bool))))
+    assert "0 held-out rows that the champion has not seen, 30 are asked" in none.reason
+
+
 def test_parity_is_within_the_declared_tolerance() -> None:
     near = (GOOD + 5e-6).astype(np.float32)
     assert verdict(ParityGate, evidence(served=near)).passed

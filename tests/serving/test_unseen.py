@@ -72,7 +72,8 @@ def mask(runs: tuple[Run, Run], then: pd.DataFrame, now: pd.DataFrame, spec: Pip
     kept(runs[0], then, spec_of("demo"), kinds)
     dataset = kept(runs[1], now, spec)
     held = now[held_out(now, spec.split)].reset_index(drop=True)
-    return pd.Series(unseen(held, spec, dataset, runs[1], "then"))
+    found = unseen(held, spec, dataset, runs[1], "then")
+    return pd.Series(True, index=held.index) if found is None else pd.Series(found)
 
 
 def truth(then: pd.DataFrame, now: pd.DataFrame, spec: PipelineSpec) -> pd.Series:
