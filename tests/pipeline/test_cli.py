@@ -58,6 +58,7 @@ def test_help_names_every_command(slipway: Slipway) -> None:
         "predict",
         "lineage",
         "rollback",
+        "reconcile",
         "spec",
         "steps",
     ):
