@@ -19,6 +19,7 @@ from pipeline.spec import PipelineSpec
 from pipeline.step import main
 from pipeline.tracking import RUN
 from serving.model_config import FILE, MODEL_FILE, model_config
+from serving.pickles import find_pickles
 from serving.signing import SIGNATURE, check_signature, sign
 
 MANIFEST = "manifest.json"
@@ -64,6 +65,8 @@ def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         digest = digest_bytes(text.encode())
+        if pickled := list(_pickled(folder)):
+            raise Invalid(pickled)
         sign(folder, run.settings)
         key = package_key(spec.name, model.version, digest)
         run.store.put(folder, key)
@@ -94,6 +97,7 @@ def verify(folder: Path, digest: str, settings: Settings) -> None:
         Problem(f"{name} {what}", str(folder), "package it again; what serves was not touched")
         for name, what in _differences(folder, listed)
     ]
+    problems += _pickled(folder)
     try:
         check_signature(folder, settings)
     except Invalid as error:
@@ -117,6 +121,14 @@ def read_manifest(folder: Path) -> tuple[dict[str, str], bytes]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:300]
         raise Invalid(f"the manifest cannot be read: {reason}", str(path), "package it again") from error
+
+
+def _pickled(folder: Path) -> Iterator[Problem]:
+    """What would run code when it is read, whatever it is called."""
+    for name, what in find_pickles(folder):
+        yield Problem(
+            f"{name} {what}", str(folder), "nothing pickled is served: train it anew, and ask where it is from"
+        )
 
 
 class _Manifest(BaseModel):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -56,6 +58,7 @@ def test_what_is_whole_is_there(kept: tuple[Store, str, Path], tmp_path: Path) -
         (lambda at: (at / "model.sig").write_bytes(b"{}"), "the signature does not hold"),
         (lambda at: sign(at, Settings(home=at / ".." / "other")), "the signature does not hold"),
         (lambda at: (at / "empty").mkdir(), "empty is an empty folder"),
+        (lambda at: (at / "1" / "model.onnx").write_bytes(gzip.compress(pickle.dumps(at))), "is a pickle, packed"),
     ],
 )
 def test_what_is_not_is_refused(kept: tuple[Store, str, Path], tmp_path: Path, harm: Harm, said: str) -> None:

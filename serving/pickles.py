@@ -1,0 +1,186 @@
+"""Finding what is pickled in a tree of files, whatever it is called and however often it is packed.
+
+Reading a pickle runs code, so nothing pickled may cross to serving. PyPI's picklescan and fickling judge whether a
+pickle is dangerous, by the names of files; here the question is whether there is one at all, by their bytes.
+"""
+
+from __future__ import annotations
+
+import ast
+import bz2
+import gzip
+import io
+import lzma
+import pickletools
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+MAX_DEPTH = 5  # archives within archives
+MAX_UNPACKED = 256 << 20  # bytes of one packed file
+MAX_OPERATIONS = 1_000_000  # of a program that may be a pickle
+_CALLS = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX"})
+_IMPORTED = re.compile(r"^[^\W\d][\w.]* [^\W\d][\w.]*$")
+_HEADER = re.compile(rb"\x80[\x00-\x05]")
+_EARLY = 3  # operations after which a headed program that breaks off is one all the same (joblib's raw arrays)
+_SEALED = {  # packed in ways that are not looked into
+    b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "rar",
+    b"\x1f\x9d": "compress", b"\x02\x21\x4c\x18": "lz4", b"ZF": "an old joblib's zlib",
+}  # fmt: skip
+_OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"\x5d\x00\x00": partial(lzma.LZMAFile, format=lzma.FORMAT_ALONE),
+}
+_ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+
+
+def find_pickles(root: Path) -> list[tuple[str, str]]:
+    """(path below the root, what is wrong with it) of each file that is a pickle, holds one, or cannot be looked into.
+
+    `root` is a folder, or one file. Links are not followed. Raises OSError when a file cannot be read.
+    """
+    files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+    found = []
+    for path in files:
+        if path.is_symlink():
+            continue
+        name = path.relative_to(root).as_posix() if path != root else path.name
+        with path.open("rb") as file:
+            found += [(f"{name}{inside}", what) for inside, what in _look(file, MAX_DEPTH)]
+    return found
+
+
+def _look(file: IO[bytes], depth: int) -> Iterator[tuple[str, str]]:
+    """What is wrong with a stream that can be wound back: place within it, and what."""
+    head = file.read(16)
+    file.seek(0)
+    if head.startswith(b"\x93NUMPY"):
+        if _holds_objects(file):
+            yield "", "is a NumPy array of pickled objects"
+        return
+    for magic, name in _SEALED.items():
+        if head.startswith(magic):
+            yield "", f"is packed by {name}, which is not looked into"
+            return
+    if is_pickle(file):
+        yield "", "is a pickle"
+    file.seek(0)
+    if zipfile.is_zipfile(file):
+        yield from _archive(file, depth, _members_of_zip)
+        return
+    file.seek(0)
+    opener = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
+    if opener or head[:2] in _ZLIB:
+        yield from _packed(file, depth, opener or _inflate)
+        return
+    if _is_tar(file):
+        yield from _archive(file, depth, _members_of_tar)
+
+
+def is_pickle(file: IO[bytes]) -> bool:
+    """Whether a pickle begins where the stream stands: any protocol, with or without what a reader needs at its end.
+
+    Without a header it has to end, and to import or call something, or to fill the whole stream: text is no pickle
+    because its first letters happen to be operations.
+    """
+    headed = bool(_HEADER.match(file.read(2)))
+    file.seek(0)
+    count, calls = 0, False
+    try:
+        for operation, argument, _ in pickletools.genops(file):
+            count += 1
+            if operation.name in ("GLOBAL", "INST") and not _IMPORTED.match(str(argument)):
+                return False
+            calls = calls or operation.name in _CALLS
+            if count > MAX_OPERATIONS:
+                return True
+    except Exception:  # noqa: BLE001 (pickletools raises whatever the bytes make it raise)
+        return headed and count >= _EARLY
+    return headed or (calls and count > 2) or (count > 1 and not file.read(64).strip())
+
+
+def _holds_objects(file: IO[bytes]) -> bool:
+    """Whether an .npy file holds Python objects; one whose header cannot be read is taken for one that does."""
+    file.read(6)
+    major = file.read(2)[:1]
+    size = int.from_bytes(file.read(2 if major == b"\x01" else 4), "little")
+    try:
+        header = ast.literal_eval(file.read(min(size, 1 << 20)).decode("latin1"))
+        return bool(re.search(r"O", str(header["descr"])))
+    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
+        return True
+
+
+def _packed(file: IO[bytes], depth: int, opener: Callable[[IO[bytes]], IO[bytes]]) -> Iterator[tuple[str, str]]:
+    if depth == 0:
+        yield "", f"is packed more than {MAX_DEPTH} times"
+        return
+    try:
+        content = opener(file).read(MAX_UNPACKED + 1)
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
+        return  # it only begins as if it were packed
+    if len(content) > MAX_UNPACKED:
+        yield "", f"unpacks to more than {MAX_UNPACKED >> 20} MiB"
+        return
+    for inside, what in _look(io.BytesIO(content), depth - 1):
+        yield inside, f"{what}, packed"
+
+
+def _inflate(file: IO[bytes]) -> IO[bytes]:
+    return io.BytesIO(zlib.decompressobj().decompress(file.read(), MAX_UNPACKED + 1))
+
+
+Members = Callable[[IO[bytes]], Iterator[tuple[str, int, IO[bytes] | None]]]
+
+
+def _archive(file: IO[bytes], depth: int, members: Members) -> Iterator[tuple[str, str]]:
+    if depth == 0:
+        yield "", f"is packed more than {MAX_DEPTH} times"
+        return
+    left = MAX_UNPACKED
+    try:
+        for name, size, member in members(file):
+            if member is None:
+                yield f"!{name}", "is encrypted, or packed in a way that is not looked into"
+                continue
+            content = member.read(left + 1)
+            left -= len(content)
+            if left < 0 or size > MAX_UNPACKED:
+                yield f"!{name}", f"unpacks, with what is beside it, to more than {MAX_UNPACKED >> 20} MiB"
+                return
+            for inside, what in _look(io.BytesIO(content), depth - 1):
+                yield f"!{name}{inside}", what
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+        yield "", f"is an archive that cannot be read: {' '.join(str(error).split())[:100]}"
+
+
+def _members_of_zip(file: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes] | None]]:
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if member.is_dir():
+                continue
+            try:
+                yield member.filename, member.file_size, archive.open(member)
+            except (RuntimeError, NotImplementedError):
+                yield member.filename, member.file_size, None
+
+
+def _members_of_tar(file: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes] | None]]:
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            if member.isfile():
+                yield member.name, member.size, archive.extractfile(member)
+
+
+def _is_tar(file: IO[bytes]) -> bool:
+    file.seek(257)
+    magic = file.read(5)
+    file.seek(0)
+    return magic == b"ustar"

@@ -1,0 +1,184 @@
+"""What is pickled is found in every disguise, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pickle
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xgboost
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from serving import pickles
+from serving.pickles import find_pickles, is_pickle
+from tests.serving.chain import graph
+
+
+class Harm:
+    """What runs code when it is read."""
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return print, ("read",)
+
+
+def zipped(content: bytes, name: str = "weights.json") -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("readme.txt", "nothing here")
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
+def tarred(content: bytes, mode: str = "w") -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as archive:  # type: ignore[call-overload]
+        member = tarfile.TarInfo("weights.json")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def saved(write: Callable[[io.BytesIO], object]) -> bytes:
+    file = io.BytesIO()
+    write(file)
+    return file.getvalue()
+
+
+def jobbed(folder: Path, compress: object) -> bytes:
+    joblib.dump({"w": np.arange(1000.0), "h": Harm()}, folder / "j", compress=compress)  # type: ignore[arg-type]
+    return (folder / "j").read_bytes()
+
+
+BAD = pickle.dumps(Harm(), protocol=4)
+DISGUISES: dict[str, Callable[[Path], bytes]] = {
+    **{f"protocol {at}": lambda _, at=at: pickle.dumps(Harm(), protocol=at) for at in range(6)},
+    **{f"data of protocol {at}": lambda _, at=at: pickle.dumps({"a": [1, 2.5]}, protocol=at) for at in range(6)},
+    "protocol 0 with a tail": lambda _: pickle.dumps(Harm(), protocol=0) + b" and more",
+    "broken off": lambda _: BAD[:-3],
+    "gzip": lambda _: gzip.compress(BAD),
+    "bz2": lambda _: bz2.compress(BAD),
+    "xz": lambda _: lzma.compress(BAD),
+    "lzma": lambda _: lzma.compress(BAD, format=lzma.FORMAT_ALONE),
+    "zlib": lambda _: zlib.compress(BAD),
+    "zip": lambda _: zipped(BAD),
+    "zip after an ONNX graph": lambda _: graph(1.0) + zipped(BAD),
+    "tar": lambda _: tarred(BAD),
+    "tar.gz": lambda _: tarred(BAD, "w:gz"),
+    "zip in zip in gzip": lambda _: gzip.compress(zipped(zipped(BAD))),
+    "npy of objects": lambda _: saved(lambda file: np.save(file, np.array([Harm()], dtype=object))),
+    "npz of objects": lambda _: saved(lambda file: np.savez(file, a=np.array([1, "x"], dtype=object))),
+    "npy of a record with objects": lambda _: saved(
+        lambda file: np.save(file, np.array([(1, "x")], dtype=[("a", "i4"), ("b", "O")]))
+    ),
+    "torch": lambda _: saved(lambda file: torch.save({"w": torch.ones(3)}, file)),
+    "torch, as it was": lambda _: saved(
+        lambda file: torch.save({"w": torch.ones(3)}, file, _use_new_zipfile_serialization=False)
+    ),
+    "joblib": lambda folder: jobbed(folder, 0),
+    "joblib, zlib": lambda folder: jobbed(folder, 3),
+    "joblib, gzip": lambda folder: jobbed(folder, ("gzip", 3)),
+    "joblib, lzma": lambda folder: jobbed(folder, ("lzma", 3)),
+    "pandas": lambda _: pickle.dumps(pd.DataFrame({"a": [1]})),
+}
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+@pytest.mark.parametrize("name", ["model.onnx", "config.pbtxt", "columns.json", "weights"])
+def test_a_pickle_is_found(tmp_path: Path, disguise: str, name: str) -> None:
+    content = DISGUISES[disguise](tmp_path)
+    folder = tmp_path / "tree" / "1"
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(content)
+    (place, what), *_ = find_pickles(tmp_path / "tree")
+    assert place.startswith(f"1/{name}")
+    assert "pickle" in what
+
+
+def harmless(folder: Path) -> dict[str, bytes]:
+    rows = xgboost.DMatrix(np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 2)
+    booster = xgboost.train({"max_depth": 3, "objective": "binary:logistic"}, rows, 5)
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
+    value = {"config": {"name": "x", "until": date(2026, 1, 1).isoformat()}, "list": [1, None, True]}
+    return {
+        "model.onnx": graph(2.0),
+        "model.ubj": bytes(booster.save_raw("ubj")),
+        "model.json": bytes(booster.save_raw("json")),
+        "weights.safetensors": save({"w": np.ones((3, 3), dtype=np.float32)}),
+        "rows.parquet": saved(frame.to_parquet),
+        "rows.csv": frame.to_csv().encode(),
+        "spec.yaml": yaml.safe_dump(value, explicit_end=True).encode(),
+        "value.json": json.dumps(value).encode(),
+        "array.npy": saved(lambda file: np.save(file, np.ones(4))),
+        "arrays.npz": saved(lambda file: np.savez(file, a=np.ones(4), b=np.array(["x", "y"]))),
+        "config.pbtxt": b'name: "m"\nbackend: "onnxruntime"\n',
+        "notes.txt": b"config\nname\n... and so on.\n",
+        "numbers.txt": b"I am a text.\n",
+        "empty": b"",
+        "drawing.svg": b"<svg/>",
+        "logs.gz": gzip.compress(b"a line\n"),
+    }
+
+
+def test_nothing_else_is_taken_for_one(tmp_path: Path) -> None:
+    for name, content in harmless(tmp_path).items():
+        (tmp_path / name).write_bytes(content)
+    assert find_pickles(tmp_path) == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(min_size=1, max_size=200) | st.binary(min_size=1, max_size=200))
+def test_texts_and_bytes_are_hardly_ever_taken_for_one(content: str | bytes) -> None:
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    if is_pickle(io.BytesIO(data)):  # then Python must be able to read it as one, or nearly: it imports, or ends at "."
+        assert data.startswith(b"\x80") or b"." in data
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60), st.sampled_from([*DISGUISES]), st.integers(0, 400))
+def test_no_bytes_bring_a_traceback(tmp_path_factory: pytest.TempPathFactory, noise: bytes, kind: str, at: int) -> None:
+    folder = tmp_path_factory.mktemp("pickles")
+    content = DISGUISES[kind](folder)
+    file = folder / "f"
+    file.write_bytes(content[:at] + noise + content[at + len(noise) :])
+    find_pickles(file)
+
+
+def test_what_cannot_be_looked_into_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "MAX_UNPACKED", 1 << 20)
+    deep = BAD
+    for _ in range(pickles.MAX_DEPTH + 1):
+        deep = gzip.compress(deep)
+    for name, content, said in [
+        ("zstd", b"\x28\xb5\x2f\xfd" + b"0" * 20, "packed by zstd"),
+        ("bomb.gz", gzip.compress(bytes(2 << 20)), "unpacks to more than 1 MiB"),
+        ("bomb.zip", zipped(bytes(2 << 20)), "unpacks"),
+        ("deep", deep, "packed more than"),
+        ("torn.zip", zipped(b"x" * 500)[:-60] + zipped(b"y")[-60:], "cannot be read"),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        (_, what), *_ = find_pickles(tmp_path / name)
+        assert said in what, name
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(BAD)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "link").symlink_to(tmp_path / "bad")
+    assert find_pickles(tmp_path / "tree") == []
