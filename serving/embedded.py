@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 from pipeline.errors import Invalid, Unavailable
 from pipeline.ports import free_ports
@@ -15,13 +14,15 @@ from pipeline.settings import Settings
 from pipeline.spec import BlueGreen, Canary, Rollout
 from pipeline.store import Store
 from pipeline.supervisor import Supervisor
-from serving.live import Live, place
+from serving.live import Live
 from serving.manifests import Version
 from serving.model_config import FILE
-from serving.package import package_key, verify
+from serving.package import package_key
+from serving.places import challengers, repository
 from serving.plane import Address
 from serving.probe import missing_row, served_schema
-from serving.server import challenger_name, challenger_program, repository
+from serving.server import challenger_name, challenger_program
+from serving.start import whole_challenger
 from serving.triton import TritonClient
 
 log = logging.getLogger("slipway")
@@ -58,11 +59,7 @@ class EmbeddedPlane:
 
     def ensure(self, ref: RolloutRef, onnx_digest: str) -> None:
         """See `Plane`."""
-        folder = challengers(self.settings) / f"{ref.name}-{ref.version}" / ref.name
-        if not folder.is_dir():
-            with Store(self.settings.store).local(package_key(ref.name, ref.version, ref.digest)) as source:
-                place(source, folder)
-        verify(folder, ref.digest, self.settings)
+        whole_challenger(self.settings, ref.name, ref.version, ref.digest)
         supervisor, server = Supervisor(self.settings), _program(self.settings, ref)
         supervisor.start(server)
         if not self._answers(ref):
@@ -118,12 +115,6 @@ class EmbeddedPlane:
         Live(self.settings, version.name).prune({version.number} | ({previous.number} if previous else set()))
 
 
-def challengers(settings: Settings) -> Path:
-    """Where challengers' repositories lie."""
-    return settings.home / "serving" / "challengers"
-
-
 def _program(settings: Settings, ref: RolloutRef) -> Program:
-    models = challengers(settings) / f"{ref.name}-{ref.version}"
     http, grpc = (int(address.rpartition(":")[2]) for address in (ref.http, ref.grpc))
-    return challenger_program(settings, ref.name, ref.version, models, http, grpc)
+    return challenger_program(settings, ref.name, ref.version, ref.digest, http, grpc)

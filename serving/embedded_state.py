@@ -12,7 +12,7 @@ from serving.live import Live
 from serving.manifests import Version
 from serving.model_config import FILE
 from serving.package import verify
-from serving.server import repository
+from serving.places import repository
 from serving.triton import parse_config
 
 

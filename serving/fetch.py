@@ -13,8 +13,8 @@ import typer
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.settings import Settings, read_settings
 from pipeline.store import Store
-from serving.live import place
 from serving.package import verify
+from serving.places import place
 
 
 def fetch(store: Store, settings: Settings, key: str, digest: str, folder: Path) -> None:

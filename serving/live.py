@@ -6,9 +6,7 @@ Of each model: `packages/NAME/N` (kept, verified), `repository/NAME/N` (immutabl
 
 from __future__ import annotations
 
-import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +15,12 @@ from typing import Any
 
 import filelock
 
-from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.settings import Settings
 from serving.model_config import FILE
-from serving.package import read_manifest, verify
+from serving.package import verify, verify_as
+from serving.places import packages, place, replace, repository, same
 from serving.probe import probe
-from serving.server import repository
 from serving.triton import TritonClient, parse_config
 
 LOCK_S = 120.0
@@ -50,7 +47,7 @@ class Live:
 
     def package(self, version: int) -> Path:
         """Where the package of a version is kept."""
-        return self.settings.home / "serving" / "packages" / self.name / str(version)
+        return packages(self.settings, self.name) / str(version)
 
     def holds(self, version: int, digest: str) -> bool:
         """Whether the version's package is kept, and whole."""
@@ -62,13 +59,13 @@ class Live:
 
     def keep(self, source: Path, version: int, digest: str) -> None:
         """Keep a version's package, in place of a broken copy. Raises Invalid when it is not whole."""
-        kept = self.package(version)
-        shutil.rmtree(kept, ignore_errors=True)
-        place(source, kept)
+        package = self.package(version)
+        shutil.rmtree(package, ignore_errors=True)
+        place(source, package)
         try:
-            verify(kept, digest, self.settings)
+            verify(package, digest, self.settings)
         except Invalid:
-            shutil.rmtree(kept, ignore_errors=True)
+            shutil.rmtree(package, ignore_errors=True)
             raise
 
     def switch(self, version: int, digest: str, onnx_digest: str) -> None:
@@ -84,7 +81,7 @@ class Live:
         verify(kept, digest, self.settings)
         target = model / str(version)
         if target.is_dir():
-            shutil.rmtree(target) if not _same(kept / str(version), target) else None
+            shutil.rmtree(target) if not same(kept / str(version), target) else None
         if not target.is_dir():
             place(kept / str(version), target)
         config = model / FILE
@@ -113,8 +110,8 @@ class Live:
             what = f"the switch cannot be read: {type(error).__name__} {error}"
             raise Invalid(what, str(model / FILE), "promote or roll back again") from error
         kept = self.package(version)
-        verify(kept, digest_bytes(read_manifest(kept)[1]), self.settings)
-        if text != (kept / FILE).read_bytes() or not _same(kept / str(version), model / str(version)):
+        verify_as(kept, self.name, version, self.settings)
+        if text != (kept / FILE).read_bytes() or not same(kept / str(version), model / str(version)):
             what = f"it is not the package of version {version}: another hand changed it"
             raise Invalid(what, str(model), "promote or roll back again")
         return config
@@ -137,42 +134,3 @@ class Live:
             for folder in parent.glob("[0-9]*"):
                 if folder.is_dir() and int(folder.name) not in keep:
                     shutil.rmtree(folder, ignore_errors=True)
-
-
-def place(source: Path, target: Path) -> None:
-    """Copy a folder beside its target, write it through to the disk, then rename: it is there whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    try:
-        shutil.copytree(source, beside, symlinks=True)
-        for path in beside.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                _flush(path)
-        beside.rename(target)
-        _flush(target.parent)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Replace a file at once and durably."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    beside.write_bytes(content)
-    _flush(beside)
-    beside.replace(path)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _same(left: Path, right: Path) -> bool:
-    files = sorted(path.relative_to(left) for path in left.rglob("*") if path.is_file())
-    others = sorted(path.relative_to(right) for path in right.rglob("*") if path.is_file())
-    return files == others and all((left / name).read_bytes() == (right / name).read_bytes() for name in files)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.digest import digest_bytes, digest_file
-from pipeline.errors import Invalid, Problem
+from pipeline.errors import Invalid, Problem, Unavailable
 from pipeline.refs import DatasetRef, ModelVersionRef, PackageRef
 from pipeline.run import Run
 from pipeline.settings import Settings
@@ -25,6 +27,7 @@ from serving.signing import SIGNATURE, check_signature, sign
 MANIFEST = "manifest.json"
 ALLOWED = {".onnx", ".pbtxt", ".json"}  # nothing that can run code when it is read
 MAX_MANIFEST = 1 << 20  # bytes
+MOST = 20  # of a kind that are told
 
 
 def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run: Run) -> PackageRef:
@@ -65,7 +68,7 @@ def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         digest = digest_bytes(text.encode())
-        if pickled := list(_pickled(folder)):
+        if pickled := _pickled(folder):
             raise Invalid(pickled)
         sign(folder, run.settings)
         key = package_key(spec.name, model.version, digest)
@@ -87,17 +90,40 @@ def verify(folder: Path, digest: str, settings: Settings) -> None:
     Raises:
         Invalid: names each file that differs, is missing, is too many, or is of a kind that may not be served; a
             signature that does not hold. A retry does not help.
+        Unavailable: a file cannot be read. A retry may help.
     """
-    listed, text = read_manifest(folder)
+    _verify(folder, read_manifest(folder), digest, settings)
+
+
+def verify_as(folder: Path, name: str, version: int, settings: Settings) -> str:
+    """Where nobody says the digest: the folder is a signed package, and of this model and version; its digest.
+
+    Raises as `verify` does.
+    """
+    manifest = read_manifest(folder)
+    if (manifest.name, manifest.version) != (name, version):
+        what = f"it is the package of {_shown(manifest.name)}, version {manifest.version}"
+        raise Invalid(what, str(folder), f"version {version} of {name} belongs there: run the pipeline again")
+    _verify(folder, manifest, manifest.digest, settings)
+    return manifest.digest
+
+
+def _verify(folder: Path, manifest: Manifest, digest: str, settings: Settings) -> None:
     problems = []
-    if digest_bytes(text) != digest:
+    if manifest.digest != digest:
         what = "the manifest is not the one of this version"
         problems.append(Problem(what, str(folder / MANIFEST), "package it again"))
-    problems += [
-        Problem(f"{name} {what}", str(folder), "package it again; what serves was not touched")
-        for name, what in _differences(folder, listed)
-    ]
-    problems += _pickled(folder)
+    try:
+        different = [f"{_shown(name)} {what}" for name, what in _differences(folder, manifest.files)]
+        problems += _pickled(folder)
+    except OSError as error:
+        raise Unavailable(
+            f"a file cannot be read: {error}", str(folder), "look at the disk, and at its owner"
+        ) from error
+    remedy = "package it again; what serves was not touched"
+    problems += [Problem(what, str(folder), remedy) for what in different[:MOST]]
+    if len(different) > MOST:
+        problems.append(Problem(f"and {len(different) - MOST} more", str(folder), remedy))
     try:
         check_signature(folder, settings)
     except Invalid as error:
@@ -106,41 +132,43 @@ def verify(folder: Path, digest: str, settings: Settings) -> None:
         raise Invalid(problems)
 
 
-def read_manifest(folder: Path) -> tuple[dict[str, str], bytes]:
-    """The digests by file that a package's manifest lists, and its bytes; nothing of it is believed yet.
+class Manifest(BaseModel):
+    """What is read of a manifest; nothing of it is believed yet."""
+
+    model_config = ConfigDict(strict=True)
+    name: str = ""
+    version: int = 0
+    files: dict[str, str]
+    digest: str = Field(default="", exclude=True, description="of its bytes, whatever it says")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a package.
 
     Raises:
         Invalid: it is not there, or is no manifest. A retry does not help.
     """
     path = folder / MANIFEST
     try:
-        if path.is_symlink() or path.stat().st_size > MAX_MANIFEST:
-            raise ValueError("it is a link, or too large")
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_MANIFEST:
+            raise ValueError("it is a link, or too large" if path.exists() else "there is none")
         text = path.read_bytes()
-        return _Manifest.model_validate_json(text).files, text
+        return Manifest.model_validate_json(text).model_copy(update={"digest": digest_bytes(text)})
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:300]
+        reason = error.strerror if isinstance(error, OSError) else _shown(" ".join(str(error).split()))
         raise Invalid(f"the manifest cannot be read: {reason}", str(path), "package it again") from error
 
 
-def _pickled(folder: Path) -> Iterator[Problem]:
+def _pickled(folder: Path) -> list[Problem]:
     """What would run code when it is read, whatever it is called."""
-    for name, what in find_pickles(folder):
-        yield Problem(
-            f"{name} {what}", str(folder), "nothing pickled is served: train it anew, and ask where it is from"
-        )
-
-
-class _Manifest(BaseModel):
-    """What is read of a manifest."""
-
-    model_config = ConfigDict(strict=True)
-    files: dict[str, str]
+    remedy = "nothing pickled is served: train it anew, and ask where it is from"
+    return [Problem(f"{_shown(name)} {what}", str(folder), remedy) for name, what in find_pickles(folder)[:MOST]]
 
 
 def _differences(folder: Path, listed: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Each path that is not as the manifest has it, and what is wrong with it."""
     found, odd = _digests(folder), _odd(folder)
+    alike = Counter(unicodedata.normalize("NFC", name).casefold() for name in {*listed, *found})
     for name in sorted({*listed, *found, *odd}):
         if name in odd:
             yield name, odd[name]
@@ -154,6 +182,13 @@ def _differences(folder: Path, listed: dict[str, str]) -> Iterator[tuple[str, st
             yield name, "has another content than the manifest says"
         elif PurePosixPath(name).suffix not in ALLOWED:
             yield name, "is of a kind that is not served"
+        elif alike[unicodedata.normalize("NFC", name).casefold()] > 1:
+            yield name, "is called like another file but for case or accents"
+
+
+def _shown(text: str) -> str:
+    """What another hand has written, so that it can stand in a sentence."""
+    return text[:300] if text.isprintable() else ascii(text[:300])
 
 
 def _odd(folder: Path) -> dict[str, str]:

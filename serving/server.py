@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pipeline.errors import Invalid
 from pipeline.program import Program
-from pipeline.settings import Settings
+from pipeline.settings import PREFIX, Settings
+from serving.places import challenger, repository
 
 SERVING = "triton"
 EXIT_S = 10  # seconds that requests in flight get at the end
@@ -22,24 +23,39 @@ REGION = "slipway_"  # how the names of our regions begin
 STALE_S = 60  # a younger region may be about to be mapped
 
 
-def repository(settings: Settings) -> Path:
-    """The model repository of the serving Triton."""
-    return settings.home / "serving" / "repository"
-
-
 def program(settings: Settings) -> Program:
-    """The serving Triton: explicit control, and after a restart whatever its repository holds."""
+    """The serving Triton: explicit control; before each start what is in its repository is verified."""
     ports = {
         "triton_http_port": settings.triton_http_port,
         "triton_grpc_port": settings.triton_grpc_port,
         "triton_metrics_port": settings.triton_metrics_port,
     }
-    return _program(settings, SERVING, repository(settings), ports)
+    return _program(settings, SERVING, (), repository(settings), ports)
 
 
-def challenger_program(settings: Settings, name: str, version: int, models: Path, http: int, grpc: int) -> Program:
-    """A server of its own for a challenger; the same arguments describe the same server."""
-    return _program(settings, challenger_name(name, version), models, {"http": http, "grpc": grpc})
+def challenger_program(settings: Settings, name: str, version: int, digest: str, http: int, grpc: int) -> Program:
+    """A server of its own for a challenger's package; the same arguments describe the same server."""
+    which, ports = (name, str(version), digest), {"http": http, "grpc": grpc}
+    return _program(settings, challenger_name(name, version), which, challenger(settings, name, version), ports)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What a program of ours needs to find the files that serve, and to verify them."""
+    names = {
+        "home",
+        "root",
+        "store",
+        "host",
+        "triton_http_port",
+        "triton_grpc_port",
+        "triton_metrics_port",
+        "triton_dir",
+    }
+    names |= {"signing", "signing_key", "verify_key", "sigstore_identity", "sigstore_issuer"}
+    values = settings.model_dump(include=names)
+    return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()} | {
+        "PYTHONPATH": str(settings.root)
+    }
 
 
 def challenger_name(name: str, version: int) -> str:
@@ -67,13 +83,14 @@ def libpython() -> Path:
     raise Invalid(f"{name} is not here", ", ".join(filter(None, folders)), f"`apt-get install {package}`")
 
 
-def _program(settings: Settings, name: str, models: Path, ports: dict[str, int]) -> Program:
+def _program(settings: Settings, name: str, which: tuple[str, ...], models: Path, ports: dict[str, int]) -> Program:
     root = settings.triton_dir
     server = root / "server" / "pytriton" / "tritonserver"
     http, grpc, *metrics = ports.values()
     prefix = _shm_prefix(settings, name)
     host = settings.host
     argv = (
+        *(sys.executable, "-m", "serving.start", *which, "--"),  # says which models are loaded
         str(server / "bin" / "tritonserver"),
         f"--model-repository={models}",
         f"--backend-directory={root / 'backends'}",
@@ -85,7 +102,6 @@ def _program(settings: Settings, name: str, models: Path, ports: dict[str, int])
         *(f"--metrics-port={port}" for port in metrics),
         f"--metrics-address={host}" if metrics else "--allow-metrics=false",
         "--model-control-mode=explicit",
-        "--load-model=*",
         "--exit-on-error=false",  # one model that fails must not take the others down
         "--strict-readiness=false",
         f"--exit-timeout-secs={EXIT_S}",
@@ -97,6 +113,7 @@ def _program(settings: Settings, name: str, models: Path, ports: dict[str, int])
         name=name,
         argv=argv,
         env={
+            **environment(settings),
             "LD_LIBRARY_PATH": os.pathsep.join(libraries),
             "PATH": os.pathsep.join([str(root / "env" / "bin"), "/usr/local/bin", "/usr/bin", "/bin"]),
             "OMP_NUM_THREADS": "1",

@@ -19,10 +19,11 @@ import psutil
 
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.program import Program
-from pipeline.settings import PREFIX, Settings, read_settings
+from pipeline.settings import Settings, read_settings
 from pipeline.supervisor import Supervisor
+from serving.places import repository
 from serving.probe import missing_row, served_schema
-from serving.server import SERVING, repository, sweep_memory
+from serving.server import SERVING, environment, sweep_memory
 from serving.triton import ProcessEnded, TritonClient
 
 if TYPE_CHECKING:
@@ -46,15 +47,10 @@ HEALED = "healed_at"  # the parameter that makes Triton load a model which it ta
 
 def program(settings: Settings) -> Program:
     """The watcher beside the serving Triton."""
-    needed = {"home", "root", "host", "triton_http_port", "triton_grpc_port", "triton_metrics_port", "triton_dir"}
-    needed |= {"verify_key", "signing", "sigstore_identity", "sigstore_issuer"}
     return Program(
         name=f"{SERVING}-watch",
         argv=(sys.executable, "-m", "serving.watch"),
-        env={
-            **{f"{PREFIX}{name.upper()}": str(value) for name, value in settings.model_dump(include=needed).items()},
-            "PYTHONPATH": str(settings.root),
-        },
+        env=environment(settings),
         stop_timeout_s=5.0,
     )
 

@@ -18,7 +18,8 @@ from onnx import TensorProto, helper
 
 from pipeline.ports import free_ports
 from pipeline.settings import Settings
-from serving.server import program, repository
+from serving.places import repository
+from serving.server import program
 from serving.triton import TritonClient
 
 CONFIG = """backend: "onnxruntime"
@@ -57,9 +58,10 @@ class RealTriton:
     def start(self) -> None:
         described = program(self.settings)
         described.prepare()
+        bare = (*described.argv[described.argv.index("--") + 1 :], "--load-model=*")  # these models have no packages
         with self.log.open("ab") as log:
             env = {**os.environ, **described.env, **self.env}
-            self.process = subprocess.Popen(described.argv, env=env, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(bare, env=env, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + described.ready_timeout_s
         while not _answers(described.ready_url):
             assert self.process.poll() is None, self.log.read_text()

@@ -21,8 +21,8 @@ from pipeline.ports import free_ports
 from pipeline.refs import CheckReport, Failure, Verdict
 from pipeline.run import ROLLBACK, Run
 from pipeline.settings import Settings
+from serving.places import repository
 from serving.rollback import rollback
-from serving.server import repository
 from serving.triton import TritonClient
 
 pytestmark = pytest.mark.stack

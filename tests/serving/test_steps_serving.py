@@ -22,11 +22,12 @@ from pipeline.settings import Settings
 from pipeline.spec import Serving
 from pipeline.supervisor import Supervisor
 from pipeline.tensors import to_tensors
-from serving.embedded import EmbeddedPlane, challengers
+from serving.embedded import EmbeddedPlane
 from serving.gate_plots import plots
 from serving.gate_report import render
 from serving.model_config import model_config
 from serving.package import verify
+from serving.places import challengers
 from serving.predict import predict, read_request, request_body
 from serving.triton import parse_config
 

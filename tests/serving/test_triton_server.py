@@ -94,8 +94,8 @@ def test_numpy_2_beside_the_backend_is_refused(own_triton):
 
 def test_programs_listen_on_loopback_and_share_nothing(settings, tmp_path):
     serving = program(settings)
-    challenger = challenger_program(settings, "churn", 3, tmp_path / "models", 18000, 18001)
-    assert challenger.argv == challenger_program(settings, "churn", 3, tmp_path / "models", 18000, 18001).argv
+    challenger = challenger_program(settings, "churn", 3, "0" * 64, 18000, 18001)
+    assert challenger.argv == challenger_program(settings, "churn", 3, "0" * 64, 18000, 18001).argv
     assert challenger.name == "challenger-churn-3"
     assert challenger.ports == {"http": 18000, "grpc": 18001}
     assert serving.ports["triton_grpc_port"] == settings.triton_grpc_port

@@ -28,7 +28,8 @@ from pipeline.sweep import marked
 from serving import watch
 from serving.embedded import EmbeddedPlane
 from serving.live import Live
-from serving.server import SHM, program, repository
+from serving.places import repository
+from serving.server import SHM, program
 from serving.triton import TritonClient
 from serving.watch import Patience, Watcher
 

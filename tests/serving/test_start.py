@@ -1,0 +1,152 @@
+"""Before the server starts: what it would load is what was signed, or is repaired, or is not loaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from chain import graph
+from packed import answer, pack, serve
+
+from pipeline import stack
+from pipeline.ports import free_ports
+from pipeline.settings import Settings
+from pipeline.store import Store
+from pipeline.supervisor import Supervisor
+from serving.live import Live
+from serving.manifests import Version
+from serving.places import repository
+from serving.server import SERVING
+from serving.start import sound
+
+Harm = Callable[[Path, Path], object]  # of the model's part of the repository, and its kept package
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+def placed(settings: Settings, folder: Path, name: str, number: int) -> Version:
+    """A version as a promotion leaves it on the disk, without a server."""
+    version = pack(settings, folder, name, number, graph(float(number)))
+    live, model = Live(settings, name), repository(settings) / name
+    live.keep(folder / name, number, version.digest)
+    shutil.copytree(live.package(number) / str(number), model / str(number), dirs_exist_ok=True)
+    shutil.copy(live.package(number) / "config.pbtxt", model / "config.pbtxt")
+    return version
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+HARMS: dict[str, Harm] = {
+    "nothing": lambda model, kept: None,
+    "a flipped byte of the graph": lambda model, kept: flipped(model / "1" / "model.onnx"),
+    "a flipped byte of the kept graph": lambda model, kept: flipped(kept / "1" / "model.onnx"),
+    "both": lambda model, kept: (flipped(model / "1" / "model.onnx"), flipped(kept / "1" / "model.onnx")),
+    "a file too many": lambda model, kept: (model / "1" / "model.py").write_text("import os"),
+    "a missing file": lambda model, kept: (model / "1" / "model.onnx").unlink(),
+    "no files": lambda model, kept: shutil.rmtree(model / "1"),
+    "a link to another folder": lambda model, kept: (
+        shutil.rmtree(model / "1"),
+        (model / "1").symlink_to(kept / "1", target_is_directory=True),
+    ),
+    "another configuration": lambda model, kept: (model / "config.pbtxt").write_text(
+        (model / "config.pbtxt").read_text().replace("count: 1", "count: 9")
+    ),
+    "no kept package": lambda model, kept: shutil.rmtree(kept),
+    "no signature": lambda model, kept: (kept / "model.sig").unlink(),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_what_was_damaged_is_the_packages_again(settings: Settings, tmp_path: Path, harm: str) -> None:
+    placed(settings, tmp_path / "1", "m", 1)
+    model, kept = repository(settings) / "m", Live(settings, "m").package(1)
+    before = contents(model), contents(kept)
+    HARMS[harm](model, kept)
+    assert sound(settings) == ("m",)
+    assert (contents(model), contents(kept)) == before
+    assert not (model / "1").is_symlink()
+
+
+@pytest.mark.parametrize("harm", ["both", "no kept package", "no signature"])
+def test_what_cannot_be_repaired_is_not_loaded_and_others_are(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    placed(settings, tmp_path / "1", "m", 1)
+    placed(settings, tmp_path / "2", "other", 1)
+    for name in Store(settings.store).list("packages/m"):
+        Store(settings.store).delete(f"packages/m/{name}")
+    HARMS[harm](repository(settings) / "m", Live(settings, "m").package(1))
+    assert sound(settings) == ("other",)
+    assert "m is not loaded: " in caplog.text
+
+
+def test_a_package_of_another_key_another_model_or_another_version_is_not_loaded(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    placed(settings, tmp_path / "0", "m", 1)
+    theirs = Settings(home=tmp_path / "their home", store=settings.store)
+    for name, folder in (("n", tmp_path / "1"), ("o", tmp_path / "2")):
+        placed(theirs, folder, name, 1)
+        for part in ("repository", "packages"):
+            shutil.copytree(theirs.home / "serving" / part / name, settings.home / "serving" / part / name)
+    shutil.copytree(repository(settings) / "m", repository(settings) / "swapped")
+    shutil.copytree(Live(settings, "m").package(1), Live(settings, "swapped").package(1))
+    assert sound(settings) == ("m",)
+    assert "n is not loaded: " in caplog.text
+    assert "swapped is not loaded: " in caplog.text
+
+
+def test_a_configuration_that_chooses_nothing_is_not_loaded_without_a_ledger(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    placed(settings, tmp_path / "1", "m", 1)
+    for text in (b"name: [", b"", b"\xff\xfe", b'name: "m" version_policy { all {} }'):
+        (repository(settings) / "m" / "config.pbtxt").write_bytes(text)
+        assert sound(settings) == ()
+    assert "m is not loaded" in caplog.text
+
+
+@pytest.mark.stack
+def test_a_killed_server_comes_back_with_what_was_signed(tmp_path: Path) -> None:
+    triton = Path(__file__).resolve().parents[2] / ".triton"
+    names = ("triton_http_port", "triton_grpc_port", "triton_metrics_port")
+    ports = dict(zip(names, free_ports("127.0.0.1", 3), strict=True))
+    own = Settings.model_validate({"root": tmp_path, "home": tmp_path / "h", "triton_dir": triton, **ports})
+    try:
+        stack.up(own, ("triton",))
+        serve(own, tmp_path / "1", "m", 1)
+        serve(own, tmp_path / "2", "lost", 1)
+        good = answer(own, "m")
+        flipped(repository(own) / "m" / "1" / "model.onnx")
+        for name in Store(own.store).list("packages/lost"):
+            Store(own.store).delete(f"packages/lost/{name}")
+        HARMS["both"](repository(own) / "lost", Live(own, "lost").package(1))
+        supervisor = Supervisor(own)
+        before = supervisor.pid(SERVING)
+        os.kill(before, signal.SIGKILL)
+        stack.up(own, ("triton",))
+        assert supervisor.pid(SERVING) != before
+        assert answer(own, "m") == good
+        log = supervisor.log(SERVING).read_text()
+        assert "version 1 was not as it is packaged, and is placed again" in log
+        assert "lost is not loaded" in log
+    finally:
+        stack.down(own)
