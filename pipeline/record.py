@@ -7,6 +7,7 @@ of the one before, so that none can be taken out unseen. The last promotion or r
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from pydantic import Field, ValidationError
@@ -30,6 +31,8 @@ from pipeline.spec import PipelineSpec
 from pipeline.store import Store
 
 RECORD = "record.json"
+SCHEMA = 1
+MOST = 10  # mistakes that a message names
 Kind = Literal["promotion", "refusal", "rollback"]
 
 
@@ -100,8 +103,15 @@ def record_key(model: str, sequence: int) -> str:
 
 def sequences(store: Store, model: str) -> tuple[int, ...]:
     """Numbers of a model's entries, rising. A number that a run has taken and never used is not among them."""
-    names = (name for name in store.list(f"records/{model}") if name.isdigit())
-    return tuple(sorted(int(name) for name in names if store.exists(f"{record_key(model, int(name))}/{RECORD}")))
+    return tuple(reversed(list(backwards(store, model))))
+
+
+def backwards(store: Store, model: str) -> Iterator[int]:
+    """Numbers of a model's entries, the last first, each looked at when it is asked for."""
+    numbers = (int(name) for name in store.list(f"records/{model}") if name.isdigit())
+    for number in sorted(numbers, reverse=True):
+        if store.exists(record_key(model, number)):  # whole, and not half written
+            yield number
 
 
 def models(store: Store) -> tuple[str, ...]:
@@ -129,9 +139,15 @@ def parse_record(data: bytes, where: str) -> PromotionRecord:
     try:
         return PromotionRecord.model_validate_json(data)
     except ValidationError as error:
-        items = [f"{'.'.join(map(str, item['loc'])) or 'record'}: {item['msg']}" for item in error.errors()[:5]]
+        found = error.errors()
+        other = [item["input"] for item in found if item["loc"] == ("schema_version",)]
+        if other:
+            what = f"the record is of schema version {other[0]!r:.40}, this release reads {SCHEMA}"
+            raise Invalid(what, where, "read it with the release that wrote it, or a later one") from error
+        items = [f"{'.'.join(map(str, item['loc'])) or 'record'}: {item['msg']}" for item in found]
+        more = f"; and {len(items) - MOST} more" if len(items) > MOST else ""
         remedy = "restore it from a backup, or from the MLflow run's artifacts (record/)"
-        raise Invalid(f"the record cannot be read: {'; '.join(items)}", where, remedy) from error
+        raise Invalid(f"the record cannot be read: {'; '.join(items[:MOST])}{more}", where, remedy) from error
 
 
 def digest_of(store: Store, model: str, sequence: int) -> str:
@@ -141,17 +157,24 @@ def digest_of(store: Store, model: str, sequence: int) -> str:
 
 def ought_to_serve(store: Store, model: str) -> PromotionRecord | None:
     """The last promotion or roll-back of a model, or None when it has none. Raises as `read_record` does."""
-    for sequence in reversed(sequences(store, model)):
-        record = read_record(store, model, sequence)
-        if record.kind != "refusal":
-            return record
-    return None
+    return _last(store, model, lambda record: record.kind != "refusal")
+
+
+def promotion_of(store: Store, model: str, version: int) -> PromotionRecord | None:
+    """The last promotion of a version, or None when there is none. Raises as `read_record` does."""
+    return _last(store, model, lambda record: record.kind == "promotion" and record.version == version)
 
 
 def record_of_run(store: Store, model: str, run: str) -> PromotionRecord | None:
     """The last entry that a run has written, or None. Raises as `read_record` does."""
-    for sequence in reversed(sequences(store, model)):
-        record = read_record(store, model, sequence)
-        if record.run == run:
-            return record
-    return None
+    return _last(store, model, lambda record: record.run == run)
+
+
+def _last(store: Store, model: str, wanted: Callable[[PromotionRecord], bool]) -> PromotionRecord | None:
+    records = (read_record(store, model, sequence) for sequence in backwards(store, model))
+    return next(filter(wanted, records), None)
+
+
+def record_schema() -> str:
+    """JSON schema of a record, as docs/record.schema.json keeps it."""
+    return json.dumps(PromotionRecord.model_json_schema(), indent=2, ensure_ascii=False) + "\n"

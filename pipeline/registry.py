@@ -209,6 +209,11 @@ class Registry(Tracking):
             for key, value in tags.items():
                 self._client.set_model_version_tag(name, str(version), key, value)
 
+    def describe(self, name: str, version: int, text: str) -> None:
+        """Set what MLflow shows of a version: a few lines of Markdown."""
+        with self._answering():
+            self._client.update_model_version(name, str(version), text)
+
 
 def _pages(search: Callable[..., Any]) -> list[Any]:
     """All that a search finds, page by page."""

@@ -201,6 +201,11 @@ class Tracking:
         with self._answering():
             self._client.log_artifact(run_id, str(file), folder or None)
 
+    def log_folder(self, run_id: str, local: Path, folder: str) -> None:
+        """Everything below a folder as artifacts, below `folder`."""
+        with self._answering():
+            self._client.log_artifacts(run_id, str(local), folder)
+
     def log_dataset(self, run_id: str, dataset: DatasetRef, context: str = "training") -> None:
         """The snapshot as a dataset input of a run: digest, source, schema and sizes. Logging it twice is once."""
         from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415

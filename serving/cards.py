@@ -69,7 +69,10 @@ def short(record: PromotionRecord) -> str:
         lines.append(f"**rows** {record.dataset.rows:,} of {escape(record.dataset.source)}")
     if approval := _approval(record):
         lines.append(f"**approved** by {escape(approval)}")
-    lines.append(f"**record** `{record.key}`; card and technical file: `card/` of the run's artifacts")
+    if record.kind == "refusal":
+        lines.append("**refused** " + escape("; ".join(record.reasons)))
+    more = "" if record.kind == "refusal" else "; model card and technical file: `record/` of the run's artifacts"
+    lines.append(f"**record** `{record.key}`{more}")
     return "\n\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import JsonValue
 
 from pipeline.frozen import Frozen
+from pipeline.mask import mask
 from pipeline.record import PromotionRecord
 
 LONGEST = 200  # letters of a value that are shown
@@ -63,7 +64,7 @@ def _leaves(value: JsonValue, path: str = "") -> Iterator[tuple[str, str]]:
         for key, below in value.items():
             yield from _leaves(below, f"{path}.{key}" if path else key)
     elif not isinstance(value, dict):
-        yield path, _short(value)
+        yield path, mask(_short(value))
 
 
 def _data(record: PromotionRecord) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pipeline.errors import Invalid, Problem
 from pipeline.record import RECORD, PromotionRecord, digest_of, parse_record, record_key, sequences
 from pipeline.settings import Settings
 from pipeline.store import Store
+from serving.manifests import Version
 from serving.signing import check_signature
 
 REMEDY = "nothing is moved on its word; restore records/ from a backup, or look at who may write to the store"
@@ -48,6 +49,11 @@ def verified(settings: Settings, store: Store, model: str, sequence: int) -> Pro
     if (record.model, record.sequence) != (model, sequence):
         raise Invalid(f"this is entry {record.sequence} of {record.model}, put here by another hand", where, REMEDY)
     return record
+
+
+def version_in(record: PromotionRecord) -> Version:
+    """The version that a record is about, by the record's own digests."""
+    return Version(record.model, record.version, record.package.digest, record.onnx_digest)
 
 
 def _is_there(store: Store, model: str, digest: str, earlier: tuple[int, ...]) -> bool:

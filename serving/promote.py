@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pipeline.errors import Problem, Rejected, Unavailable
-from pipeline.record import read_record
+from pipeline.frozen import Frozen
+from pipeline.record import ought_to_serve
 from pipeline.refs import Approval, GateReport, ModelVersionRef, PackageRef, PromotionRef, RolloutRef
 from pipeline.registry import Registry
 from pipeline.run import Run
@@ -11,10 +14,20 @@ from pipeline.spec import Canary, PipelineSpec
 from pipeline.step import main
 from serving.manifests import Version
 from serving.plane import plane
-from serving.record import APPROVE, KEY_TAG, Verdict, record
+from serving.record import record
+from serving.record_content import APPROVE, Verdict
 from serving.register import CHALLENGER, CHAMPION
 
-PREVIOUS, STATE = "slipway.previous", "slipway.state"
+STATE = "slipway.state"
+REFUSAL = "refusal.decided"  # what a run keeps of its decision
+
+
+class Refusal(Frozen):
+    """Why a version is not promoted: decided once in a run, so that one that was killed does not ask again."""
+
+    state: Literal["refused", "overtaken"]
+    champion: int | None
+    problems: tuple[Problem, ...]
 
 
 def promote(
@@ -28,28 +41,25 @@ def promote(
         Unavailable: Triton, MLflow or the store do not answer; a person has not answered yet. A retry helps.
     """
     version = Version(spec.name, model.version, package.digest, model.onnx_digest)
-    refusal = _refused(run, version) or _judged(spec, report, run)
-    if refusal is not None:
-        raise _refuse(spec, version, report.champion, run, "refused", refusal)
+    refusal = _decided(run) or _judged(spec, report, run)
     serving, strategy = plane(run.settings), spec.serving.rollout
     lasts_s = strategy.observe_s * len(strategy.shares) if isinstance(strategy, Canary) else 0.0
     with serving.alone(spec.name, run.id, lasts_s):
         champion = run.registry.alias(spec.name, CHAMPION)
-        if champion not in (report.champion, model.version):
-            overtaken = Rejected(
-                f"version {champion} became champion after the gates compared with {report.champion or 'none'}",
-                spec.name,
-                "run again: the gates compare with the new champion",
-            )
-            raise _refuse(spec, version, champion, run, "overtaken", overtaken)
+        if refusal is None and champion not in (report.champion, model.version):
+            what = f"version {champion} became champion after the gates compared with {report.champion or 'none'}"
+            problem = Problem(what, spec.name, "run again: the gates compare with the new champion")
+            refusal = Refusal(state="overtaken", champion=champion, problems=(problem,))
         previous = _previous(run, spec.name, model.version, champion)
-        try:
-            serving.switch(version, strategy)
-        except Rejected as canary:
-            raise _refuse(spec, version, previous, run, "refused", canary) from canary
+        if refusal is None:
+            try:
+                serving.switch(version, strategy)
+            except Rejected as canary:
+                refusal = Refusal(state="refused", champion=previous, problems=canary.problems)
+        if refusal is not None:
+            raise _refuse(refusal, spec, version, run)
         entry = record(run, spec, Verdict("promotion", version, previous))
-        tags = {STATE: "champion", PREVIOUS: "" if previous is None else str(previous)}
-        run.registry.set_version_tags(spec.name, model.version, tags)
+        run.registry.set_version_tags(spec.name, model.version, {STATE: "champion"})
         run.registry.set_alias(spec.name, CHAMPION, model.version)
         if previous is not None:
             run.registry.set_version_tags(spec.name, previous, {STATE: "previous"})
@@ -72,11 +82,20 @@ def promote(
     )
 
 
-def _judged(spec: PipelineSpec, report: GateReport, run: Run) -> Rejected | None:
+def _decided(run: Run) -> Refusal | None:
+    """The refusal that this run decided before it was killed."""
+    try:
+        return Refusal.model_validate_json(run.store.read(f"{run.key}/{REFUSAL}"))
+    except FileNotFoundError:
+        return None
+
+
+def _judged(spec: PipelineSpec, report: GateReport, run: Run) -> Refusal | None:
     """What gates and person say against it. Raises Unavailable while the person has not answered (a retry helps)."""
     if not report.passed:
         remedy = "see the gate report in MLflow"
-        return Rejected([Problem(one.reason, f"gate {one.gate}", remedy) for one in report.stopping])
+        problems = tuple(Problem(one.reason, f"gate {one.gate}", remedy) for one in report.stopping)
+        return Refusal(state="refused", champion=report.champion, problems=problems)
     if spec.approval != "required":
         return None
     envelope = run.envelope(APPROVE)
@@ -87,30 +106,19 @@ def _judged(spec: PipelineSpec, report: GateReport, run: Run) -> Rejected | None
     if said.approved:
         return None
     note = f": {said.note}" if said.note else ""
-    return Rejected(f"{said.by} did not approve it{note}", f"run {run.id}", "ask them, and run again")
+    problem = Problem(f"{said.by} did not approve it{note}", f"run {run.id}", "ask them, and run again")
+    return Refusal(state="refused", champion=report.champion, problems=(problem,))
 
 
-def _refused(run: Run, version: Version) -> Rejected | None:
-    """The refusal that this run has recorded before it was killed: it is not asked twice."""
-    key = run.registry.version_tags(version.name, version.number).get(KEY_TAG)
-    if not key:
-        return None
-    entry = read_record(run.store, version.name, int(key.rpartition("/")[2]))
-    if entry.run != run.id or entry.kind != "refusal":
-        return None
-    return Rejected([Problem(reason) for reason in entry.reasons])
-
-
-def _refuse(
-    spec: PipelineSpec, version: Version, champion: int | None, run: Run, state: str, refusal: Rejected
-) -> Rejected:
+def _refuse(refusal: Refusal, spec: PipelineSpec, version: Version, run: Run) -> Rejected:
     """Take the challenger down, neither the champion nor its traffic being touched; record why."""
+    run.store.write(f"{run.key}/{REFUSAL}", refusal.model_dump_json().encode())
     plane(run.settings).end_challengers(spec.name)
-    record(run, spec, Verdict("refusal", version, champion, tuple(map(str, refusal.problems))))
-    run.registry.set_version_tags(spec.name, version.number, {STATE: state})
+    record(run, spec, Verdict("refusal", version, refusal.champion, tuple(map(str, refusal.problems))))
+    run.registry.set_version_tags(spec.name, version.number, {STATE: refusal.state})
     if run.registry.alias(spec.name, CHALLENGER) == version.number:
         run.registry.delete_alias(spec.name, CHALLENGER)
-    return refusal
+    return Rejected(refusal.problems)
 
 
 def version_of(registry: Registry, name: str, number: int) -> Version:
@@ -120,11 +128,11 @@ def version_of(registry: Registry, name: str, number: int) -> Version:
 
 
 def _previous(run: Run, name: str, version: int, champion: int | None) -> int | None:
-    """The version to keep for a roll-back; remembered by a tag when the alias has moved already."""
+    """The version to keep for a roll-back: what serves, or by the ledger when the alias has moved already."""
     if champion != version:
         return champion
-    remembered = run.registry.version_tags(name, version).get(PREVIOUS, "")
-    return int(remembered) if remembered else None
+    last = ought_to_serve(run.store, name)
+    return None if last is None else last.previous if last.version == version else last.version
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ from pipeline.tracking import RUN
 from serving import endpoints
 from serving.answers import astray
 from serving.differences import Difference, Reconciled, State, What
-from serving.ledger import trusted
+from serving.ledger import trusted, version_in
 from serving.manifests import Version
 from serving.plane import Plane, plane
-from serving.promote import PREVIOUS, STATE
+from serving.promote import STATE
 from serving.register import CHALLENGER, CHAMPION
 
 STATES = {"local": "serving.embedded_state:EmbeddedState", "kubernetes": "serving.cluster_state:ClusterState"}
@@ -107,7 +107,7 @@ class Reconciler:
             return
         for tag, ought in _tags(record).items():
             if tags.get(tag) != ought:
-                what = f"tag {tag} of version {number} is {tags.get(tag, 'absent')[:16]}, recorded was {ought[:16]}"
+                what = f"tag {tag} of version {number} is {tags.get(tag, 'absent')}, recorded was {ought}"
                 yield Difference(what="registry", sentence=f"{what}, changed {HAND}")
         if aliases.get(CHAMPION) != number:
             named = f"names version {aliases[CHAMPION]}" if CHAMPION in aliases else "is gone"
@@ -177,9 +177,7 @@ class Reconciler:
                 self.registry.delete_alias(name, CHALLENGER)
                 self.plane.end_challengers(name)
             if what & {"registry", "alias"} and self._is_registered(version):
-                self.registry.set_version_tags(
-                    name, version.number, {STATE: "champion", PREVIOUS: _previous_tag(record), **_tags(record)}
-                )
+                self.registry.set_version_tags(name, version.number, {STATE: "champion", **_tags(record)})
                 self.registry.set_alias(name, CHAMPION, version.number)
         except SlipwayError as error:
             return tuple(
@@ -207,19 +205,10 @@ def reconcile(settings: Settings, model: str | None = None, fix: bool = False) -
     return tuple(office.one(name, fix) for name in (known if model is None else (model,)))
 
 
-def version_in(record: PromotionRecord) -> Version:
-    """The version that ought to serve, by the record's own digests."""
-    return Version(record.model, record.version, record.package.digest, record.onnx_digest)
-
-
 def _tags(record: PromotionRecord) -> dict[str, str]:
     """The registry's copies of what the record says."""
-    return {"slipway.onnx": record.onnx_digest, "slipway.package": record.package.digest}
-
-
-def _previous_tag(record: PromotionRecord) -> str:
-    """The way back, as a promotion leaves it; a roll-back leaves none."""
-    return str(record.previous) if record.kind == "promotion" and record.previous is not None else ""
+    digests = {"slipway.onnx": record.onnx_digest, "slipway.package": record.package.digest}
+    return {**digests, "slipway.record.key": record.key}
 
 
 def _since(record: PromotionRecord) -> str:

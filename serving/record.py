@@ -1,192 +1,99 @@
-"""Writing promotion records: gathered from the run's references, signed, kept once, and copied where people look."""
+"""Writing promotion records: signed with their cards, kept once, and copied to where people look."""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.digest import digest_bytes
 from pipeline.errors import Unavailable
-from pipeline.graph import Task, producer, tasks
-from pipeline.record import (
-    RECORD,
-    Kind,
-    PromotionRecord,
-    Serving,
-    Times,
-    digest_of,
-    record_key,
-    sequences,
-)
-from pipeline.refs import (
-    Approval,
-    CheckReport,
-    DatasetRef,
-    Evaluation,
-    GateReport,
-    LoggedModelRef,
-    ModelVersionRef,
-    OnnxRef,
-    PackageRef,
-)
-from pipeline.run import Ref, Run
+from pipeline.record import RECORD, PromotionRecord, backwards, ought_to_serve, parse_record, promotion_of, record_key
+from pipeline.run import Run
 from pipeline.spec import PipelineSpec
-from serving import endpoints
-from serving.manifests import Version
-from serving.package import package_key
-from serving.plane import plane
-from serving.server import repository
-from serving.signing import SIGNATURE, sign, signer_identity
+from pipeline.store import Store
+from serving.cards import cards, short
+from serving.record_content import Verdict, build
+from serving.signing import sign
 
 TAG, KEY_TAG = "slipway.record", "slipway.record.key"
-APPROVE = "approve"  # the task that a person's word is the reference of
-LIBRARIES = (
-    "slipway", "mlflow", "numpy", "pandas", "scikit-learn", "xgboost", "xgboost-cpu", "torch", "tabm", "onnx",
-    "onnxruntime", "onnxmltools", "great-expectations", "deepeval", "fairlearn", "tritonclient",
-)  # fmt: skip
+FOLDER = "record"  # of the MLflow run's artifacts
 _TRIES = 100  # numbers that others may take before us
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What is to be recorded: which version serves or was refused, and what served until then."""
-
-    kind: Kind
-    version: Version
-    previous: int | None
-    reasons: tuple[str, ...] = ()
 
 
 def record(run: Run, spec: PipelineSpec | None, verdict: Verdict) -> PromotionRecord:
     """The entry of this run and verdict in the model's ledger; the one that is there when it was written before.
 
-    `spec` is None for a roll-back, whose run has no references of its own.
+    To be called by who is alone with the model (`Plane.alone`): each entry names the one before. `spec` is None for a
+    roll-back, whose run has no references of its own.
 
     Raises:
         Invalid: there is no key to sign with. A retry does not help.
         Unavailable: the store, MLflow or a server does not answer. A retry helps.
     """
-    model = verdict.version.name
-    owner = f"{run.id} {verdict.kind} {verdict.version.number}".encode()
-    sequence = _take_number(run, model, owner)
-    key = record_key(model, sequence)
+    number = _number(run, verdict)
+    key = record_key(verdict.version.name, number)
     if not run.store.exists(key):
-        entry = build(run, spec, verdict, sequence)
-        with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
-            folder = Path(scratch) / model
-            folder.mkdir()
-            (folder / RECORD).write_bytes(entry.canonical())
-            sign(folder, run.settings)
+        entry = build(run, spec, verdict, number)
+        with _files(run, entry) as folder:
             run.store.put(folder, key)
-    content = run.store.read(f"{key}/{RECORD}")
-    kept = PromotionRecord.model_validate_json(content)
-    _publish(run, kept, content)
+    kept = parse_record(run.store.read(f"{key}/{RECORD}"), run.store.path(key))
+    _publish(run, kept)
     return kept
 
 
-def build(run: Run, spec: PipelineSpec | None, verdict: Verdict, sequence: int) -> PromotionRecord:
-    """The record's content. The same run gives the same, but for its times."""
-    at = verdict.version
-    names = tuple(candidate.name for candidate in spec.candidates) if spec else ()
-    found = [run.envelope(task.key) for task in (tasks(names) if spec else ())]
-    envelopes = [envelope for envelope in found if envelope is not None]
-    approval = run.envelope(APPROVE)
-    said = Approval.model_validate_json(approval.ref) if approval else None
-    earlier = [number for number in sequences(run.store, at.name) if number < sequence]
-    done = {envelope.task for envelope in envelopes}
-
-    def ref(kind: type[Ref], candidate: str | None = None) -> Ref | None:
-        return run.ref(kind, candidate) if Task(producer(kind), candidate).key in done else None
-
-    package = ref(PackageRef) or PackageRef(
-        name=at.name, version=at.number, key=package_key(at.name, at.number, at.digest), digest=at.digest
-    )
-    return PromotionRecord(
-        kind=verdict.kind,
-        model=at.name,
-        version=at.number,
-        run=run.id,
-        sequence=sequence,
-        before=digest_of(run.store, at.name, earlier[-1]) if earlier else None,
-        previous=verdict.previous,
-        reasons=verdict.reasons,
-        signer=signer_identity(run.settings),
-        onnx_digest=at.onnx_digest,
-        package=package,
-        spec_digest=spec.digest if spec else None,
-        spec=spec,
-        dataset=ref(DatasetRef),
-        checks=ref(CheckReport),
-        models=tuple(fitted for name in names if (fitted := ref(LoggedModelRef, name))),
-        onnx=tuple(graph for name in names if (graph := ref(OnnxRef, name))),
-        evaluation=ref(Evaluation),
-        registered=ref(ModelVersionRef),
-        mlflow_run=run.registry.find_pipeline_run(run) if spec else None,
-        gates=ref(GateReport),
-        approval=said.model_copy(update={"at": ""}) if said else None,  # when is one of the times
-        serving=None if verdict.kind == "refusal" else acknowledged(run, at),
-        libraries=_libraries(),
-        times=Times(
-            written_at=run.now(),
-            approved_at=said.at if said else None,
-            steps={envelope.task: envelope.seconds for envelope in envelopes},
-            finished_at={envelope.task: envelope.finished_at for envelope in envelopes},
-        ),
-    )
+@contextmanager
+def _files(run: Run, entry: PromotionRecord) -> Iterator[Path]:
+    """A folder with the record, a promotion's cards, and the signature over all of it."""
+    texts = {RECORD: entry.canonical().decode()}
+    if entry.kind == "promotion":
+        before = None if entry.previous is None else promotion_of(run.store, entry.model, entry.previous)
+        texts |= cards(entry, before)
+    with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+        folder = Path(scratch) / entry.model
+        for name, text in texts.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(text.encode())
+        sign(folder, run.settings)
+        yield folder
 
 
-def acknowledged(run: Run, at: Version) -> Serving:
-    """Where the version serves, by what each of its replicas says.
-
-    Raises:
-        Unavailable: a replica serves another version, or does not answer. A retry helps.
-    """
-    replicas = endpoints.serving(run.settings, (at.name,))
-    others = [one for one in replicas if one.error or one.version != at.number or one.digest != at.onnx_digest]
-    if others or not replicas:
-        told = "; ".join(f"{one.where}: {one.error or f'version {one.version}'}" for one in others) or "none is there"
-        what = f"not every replica has acknowledged version {at.number}: {told}"
-        raise Unavailable(what, f"model {at.name}", "the step is tried again; what serves was not taken down")
-    address = plane(run.settings).address(at.name)
-    local = run.settings.runtime == "local"
-    place = str(repository(run.settings) / at.name) if local else f"Deployments of {run.settings.release}, {at.name}"
-    return Serving(repository=place, http=address.http, grpc=address.grpc, replicas=replicas)
-
-
-def _take_number(run: Run, model: str, owner: bytes) -> int:
+def _number(run: Run, verdict: Verdict) -> int:
     """The number of this verdict's entry: the one that it took before it was killed, or the next that is free."""
-    entries = sequences(run.store, model)
-    claims = [int(name.removesuffix(".run")) for name in run.store.list(f"records/{model}") if name.endswith(".run")]
-    for number in sorted(claims, reverse=True):
-        if run.store.read(f"{record_key(model, number)}.run") == owner:
+    store, model = run.store, verdict.version.name
+    taken = f"{run.key}/{verdict.kind}.number"
+    last = next(backwards(store, model), 0)
+    if store.exists(taken):
+        number = int(store.read(taken))
+        written = store.exists(record_key(model, number))
+        if (written and (verdict.kind == "refusal" or _still_holds(store, verdict))) or (not written and number > last):
             return number
-    first = max([0, *entries, *claims]) + 1
-    for number in range(first, first + _TRIES):
+    owner = f"{run.id} {verdict.kind} {verdict.version.number}".encode()
+    for number in range(last + 1, last + 1 + _TRIES):
         claim = f"{record_key(model, number)}.run"
-        run.store.write(claim, owner)  # the first writer's stays
-        if run.store.read(claim) == owner:
+        store.write(claim, owner)  # the first writer's stays
+        if store.read(claim) == owner:
+            store.write(taken, str(number).encode(), replace=True)
             return number
-    raise Unavailable("others take every number of the ledger", run.store.path(f"records/{model}"), "run again")
+    raise Unavailable("others take every number of the ledger", store.path(f"records/{model}"), "run again")
 
 
-def _publish(run: Run, kept: PromotionRecord, content: bytes) -> None:
-    """Copies for people: artifacts of the MLflow run, tags of the version."""
-    tags = {TAG: digest_bytes(content), KEY_TAG: kept.key}
-    run.registry.set_version_tags(kept.model, kept.version, tags)
-    if kept.mlflow_run is None:
-        return
-    run.registry.log_text(kept.mlflow_run, content.decode(), f"record/{RECORD}")
-    signature = run.store.read(f"{kept.key}/{SIGNATURE}")
-    run.registry.log_text(kept.mlflow_run, signature.decode(), f"record/{SIGNATURE}")
+def _still_holds(store: Store, verdict: Verdict) -> bool:
+    """Whether the ledger still says so: between the kill and now, another version may have come and gone."""
+    last = ought_to_serve(store, verdict.version.name)
+    return last is not None and last.version == verdict.version.number
 
 
-def _libraries() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def _publish(run: Run, kept: PromotionRecord) -> None:
+    """Copies for people: artifacts of the MLflow run, tags of the version, and beside the repository that is served."""
+    registry, key = run.registry, kept.key
+    with run.store.local(key) as folder:
+        if run.settings.runtime == "local":
+            Store(str(run.settings.home / "serving")).put(folder, key)
+        if kept.mlflow_run is not None:
+            registry.log_folder(kept.mlflow_run, folder, FOLDER)
+        tags = {TAG: digest_bytes((folder / RECORD).read_bytes()), KEY_TAG: key}
+    registry.set_version_tags(kept.model, kept.version, tags)
+    if kept.kind != "rollback":
+        registry.describe(kept.model, kept.version, short(kept))

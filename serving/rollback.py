@@ -12,13 +12,17 @@ import typer
 
 from pipeline.errors import Invalid, SlipwayError
 from pipeline.frozen import Frozen
+from pipeline.record import PromotionRecord, promotion_of
 from pipeline.refs import PromotionRef
 from pipeline.run import ROLLBACK, Run, new_run_id
 from pipeline.settings import read_settings
 from pipeline.spec import BlueGreen
+from serving.ledger import trusted, verified, version_in
+from serving.manifests import Version
 from serving.plane import plane
-from serving.promote import PREVIOUS, STATE, version_of
-from serving.record import Verdict, record
+from serving.promote import STATE
+from serving.record import record
+from serving.record_content import Verdict
 from serving.register import CHAMPION
 
 TASK = "rollback"
@@ -27,44 +31,43 @@ TASK = "rollback"
 class Way(Frozen):
     """From which version to which: decided once in a run, so that one that was killed goes on where it was."""
 
-    model: str
-    champion: int
-    back: int
+    champion: Version
+    back: Version
 
 
 def rollback(run: Run, name: str) -> PromotionRef:
     """Serve the champion's predecessor again, at once; the version taken back is `previous` in the answer.
 
-    Killed at any moment and run again under the same run id, it ends the same.
+    Both are what the ledger says, whatever tags and alias have become. Killed at any moment and run again under the
+    same run id, it ends the same.
 
     Raises:
-        Invalid: nothing serves, or no earlier version is kept. A retry does not help.
+        Invalid: nothing serves, no earlier version is kept, or the ledger cannot be trusted. A retry does not help.
         Unavailable: Triton, the cluster or MLflow do not answer. A retry helps.
     """
     if (done := run.envelope(TASK)) is not None:
         return PromotionRef.model_validate_json(done.ref)
     began = time.monotonic()
     serving, registry = plane(run.settings), run.registry
-    _champion(run, name)  # before anything is made under a name that is none
+    _last(run, name)  # before anything is made under a name that is none
     with serving.alone(name, f"rollback-{run.id}"):
         way = _decide(run, name)
-        back = version_of(registry, name, way.back)
+        back, champion = way.back, way.champion
         if not serving.is_kept(back):
-            raise Invalid(
-                f"version {way.back} is not kept any longer", f"model {name}", "run the pipeline for a new one"
-            )
+            what = f"version {back.number} is not kept any longer"
+            raise Invalid(what, f"model {name}", "run the pipeline for a new one")
         serving.switch(back, BlueGreen(kind="blue_green"))
-        entry = record(run, None, Verdict("rollback", back, way.champion))
-        registry.set_version_tags(name, back.number, {STATE: "champion", PREVIOUS: ""})
+        entry = record(run, None, Verdict("rollback", back, champion.number))
+        registry.set_version_tags(name, back.number, {STATE: "champion"})
         registry.set_alias(name, CHAMPION, back.number)
-        registry.set_version_tags(name, way.champion, {STATE: "rolled back"})
-        serving.settle(back, version_of(registry, name, way.champion))
+        registry.set_version_tags(name, champion.number, {STATE: "rolled back"})
+        serving.settle(back, champion)
     address = serving.address(name)
     ref = PromotionRef(
         name=name,
         version=back.number,
         digest=back.digest,
-        previous=way.champion,
+        previous=champion.number,
         http=address.http,
         grpc=address.grpc,
         record=entry.key,
@@ -74,25 +77,35 @@ def rollback(run: Run, name: str) -> PromotionRef:
 
 
 def _decide(run: Run, name: str) -> Way:
-    """What this run decided before, else what the registry says now. Raises Invalid when there is no way back."""
-    key, registry, champion = f"{run.key}/way.json", run.registry, _champion(run, name)
+    """What this run decided before, else what the ledger says now. Raises Invalid when there is no way back."""
+    key, last = f"{run.key}/way.json", _last(run, name)
     if not run.store.exists(key):
-        remembered = registry.version_tags(name, champion).get(PREVIOUS, "")
-        if not remembered:
-            raise Invalid(f"no version before {champion} is kept", f"model {name}", "run the pipeline for a new one")
-        way = Way(model=name, champion=champion, back=int(remembered))
+        way = Way(champion=version_in(last), back=_before(run, last))
         run.store.write(key, way.model_dump_json().encode())
     way = Way.model_validate_json(run.store.read(key))
-    if way.model != name or champion not in (way.champion, way.back):
-        raise Invalid(f"run {run.id} has taken back {way.model} from {way.champion}", run.key, "start a new run")
+    if way.back.name != name or last.version not in (way.champion.number, way.back.number):
+        what = f"run {run.id} has taken back {way.back.name} from {way.champion.number}"
+        raise Invalid(what, run.key, "start a new run")
     return way
 
 
-def _champion(run: Run, name: str) -> int:
-    champion = run.registry.alias(name, CHAMPION)
-    if champion is None:
-        raise Invalid(f"{name!r} has no champion", run.settings.mlflow_uri, "run its pipeline first")
-    return champion
+def _last(run: Run, name: str) -> PromotionRecord:
+    """The entry of the version that ought to serve."""
+    last = trusted(run.settings, run.store, name)
+    if last is None:
+        raise Invalid(f"no version of {name!r} was ever promoted", run.store.path("records"), "run its pipeline first")
+    return last
+
+
+def _before(run: Run, last: PromotionRecord) -> Version:
+    """The version that served before, by the record of its own promotion."""
+    found = None
+    if last.kind == "promotion" and last.previous is not None:
+        found = promotion_of(run.store, last.model, last.previous)
+    if found is None:
+        what = f"no version before {last.version} is kept"
+        raise Invalid(what, f"model {last.model}", "run the pipeline for a new one")
+    return version_in(verified(run.settings, run.store, last.model, found.sequence))
 
 
 def main(

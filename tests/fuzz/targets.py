@@ -18,6 +18,7 @@ from pipeline.csv_rows import read_csv
 from pipeline.errors import SlipwayError
 from pipeline.infer import guess_task, infer_rows
 from pipeline.policy import read_policy
+from pipeline.record import parse_record
 from pipeline.refs import GateReport
 from pipeline.run import Envelope, Run
 from pipeline.settings import Settings
@@ -78,6 +79,11 @@ def request(data: bytes) -> None:
         to_tensors(read_request(str(Path(folder) / "rows.json")), SCHEMA)
 
 
+def record(data: bytes) -> None:
+    """A promotion record."""
+    parse_record(data, PLACE)
+
+
 def reference(data: bytes) -> None:
     """What a finished step has left in the store; first the file as a whole, then the reference within it."""
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +106,7 @@ def policy(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    one.__name__: one for one in (spec, overrides, csv, parquet, suite, request, reference, policy)
+    one.__name__: one for one in (spec, overrides, csv, parquet, suite, request, reference, record, policy)
 }
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pipeline.gate_rules import Gates
 from pipeline.refs import GateReport, Verdict
 from tests.fuzz.targets import TARGETS, ends_well
+from tests.serving.full_record import full_record
 
 ROOT = Path(__file__).resolve().parents[2]
 HARD = st.sampled_from(
@@ -42,6 +43,7 @@ RIGHT: dict[str, bytes] = {
     "suite": (ROOT / "feature_checks/suites/breast_cancer.json").read_bytes(),
     "request": b'[{"a": 1.5, "b": true, "c": "x", "d": "2026-01-01"}, {"a": null, "b": "no", "c": 3, "d": 12}]',
     "reference": REPORT.model_dump_json().encode(),
+    "record": full_record().canonical(),
     "policy": b"namespace: n\nowner: {name: x}\nfetch: {image: i}\ntemplate: {}\nreplicas: 2\nkeepHours: 3\n",
 }
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -93,7 +95,7 @@ VALUES = st.recursive(
 )
 
 
-@pytest.mark.parametrize("name", ["spec", "overrides", "suite", "request", "reference", "policy"])
+@pytest.mark.parametrize("name", ["spec", "overrides", "suite", "request", "reference", "record", "policy"])
 @QUICK
 @given(data=st.data())
 def test_one_value_becomes_another(name: str, data: st.DataObject) -> None:

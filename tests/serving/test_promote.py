@@ -16,23 +16,29 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from chain import PASSED, Chain, chain, native
 
+from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, Rejected, SlipwayError, Unavailable
+from pipeline.record import RECORD, digest_of, read_record, record_key, sequences
 from pipeline.refs import Verdict
 from pipeline.run import ROLLBACK, Run
 from pipeline.settings import Settings
 from serving import live as live_module
+from serving.embedded import EmbeddedPlane
+from serving.ledger import verified
 from serving.live import Live
+from serving.places import repository
 from serving.plane import plane
 from serving.promote import version_of
+from serving.record import KEY_TAG, TAG
 from serving.register import CHALLENGER, CHAMPION
 from serving.rollback import rollback
-from serving.server import repository
 from serving.triton import TritonClient
 
 pytestmark = pytest.mark.stack
@@ -41,7 +47,7 @@ pytestmark = pytest.mark.stack
 @pytest.fixture
 def make(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Chain]:
     """make(run id, weight): a run of this test's own model."""
-    name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[:50].lower().strip("_")
+    name = f"test_{digest_bytes(request.node.name.encode())[:12]}"  # the stack is everybody's
 
     def _make(run_id: str, weight: float, **changes: object) -> Chain:
         return chain(stack_settings, tmp_path, name, run_id, weight, **changes)
@@ -193,6 +199,28 @@ def test_a_version_that_does_not_load_leaves_the_old_one(
     assert champion(first) == 1
 
 
+def ledger(one: Chain) -> list[tuple[str, int, str, int | None]]:
+    """Every entry, once it is known that each is signed and names the one before."""
+    store, model, entries = one.run.store, one.spec.name, []
+    for number in sequences(store, model):
+        entry = verified(one.run.settings, store, model, number)
+        assert entry.before == (digest_of(store, model, number - 1) if number > 1 else None)
+        entries.append((entry.kind, entry.version, entry.run, entry.previous))
+    return entries
+
+
+def copies(one: Chain, version: int) -> list[bool]:
+    """Whether the version's record is told by its tags, lies in MLflow, and beside the repository."""
+    registry, store, model = one.run.registry, one.run.store, one.spec.name
+    tags = registry.version_tags(model, version)
+    key = tags[KEY_TAG]
+    entry = read_record(store, model, int(key[-6:]))
+    content = store.read(f"{key}/{RECORD}")
+    beside = one.run.settings.home / "serving" / key / RECORD
+    artifact = mlflow.artifacts.load_text(f"runs:/{entry.mlflow_run}/record/{RECORD}")
+    return [tags[TAG] == digest_bytes(content), artifact == content.decode(), beside.read_bytes() == content]
+
+
 class Killed(BaseException):
     """What no handler but the outermost sees."""
 
@@ -203,7 +231,13 @@ POINTS = {  # where the process dies: the object, the function, before or after 
     "switch not written": ("serving.live", "replace", 0, "before"),
     "switch written": ("serving.live", "replace", 0, "after"),
     "loaded": ("serving.triton.TritonClient", "load", 0, "after"),
-    "tags not set": ("pipeline.registry.Registry", "set_version_tags", 0, "before"),
+    "number not taken": ("serving.record", "_number", 0, "before"),
+    "record not kept": ("pipeline.store.Store", "put", 0, "before"),
+    "record kept": ("pipeline.store.Store", "put", 0, "after"),
+    "record not copied": ("pipeline.registry.Registry", "log_folder", 0, "before"),
+    "record not tagged": ("pipeline.registry.Registry", "set_version_tags", 0, "before"),
+    "version not described": ("pipeline.registry.Registry", "describe", 0, "before"),
+    "tags not set": ("pipeline.registry.Registry", "set_version_tags", 1, "before"),
     "alias not moved": ("pipeline.registry.Registry", "set_alias", 0, "before"),
     "alias moved": ("pipeline.registry.Registry", "set_alias", 0, "after"),
     "challenger not ended": ("pipeline.registry.Registry", "delete_alias", 0, "before"),
@@ -211,9 +245,9 @@ POINTS = {  # where the process dies: the object, the function, before or after 
 
 
 @contextmanager
-def dies(monkeypatch: pytest.MonkeyPatch, point: str) -> Iterator[None]:
+def dies(monkeypatch: pytest.MonkeyPatch, point: str, points: dict[str, tuple] = POINTS) -> Iterator[None]:
     """The process dies at this point, once."""
-    module, name, skip, when = POINTS[point]
+    module, name, skip, when = points[point]
     owner = _resolve(module)
     original = getattr(owner, name)
     calls = iter(range(100))
@@ -245,6 +279,81 @@ def test_a_promotion_that_dies_rolls_forward(
     end = second.promote(*read)
     assert (end.version, end.previous) == (2, 1)
     assert serves(second)
+    assert champion(second) == 2
+    assert ledger(second) == [("promotion", 1, "r1", None), ("promotion", 2, "r2", 1)]
+    assert end.record == record_key(second.spec.name, 2)
+    assert copies(second, 2) == [True, True, True]
+
+
+REFUSED = {
+    "refusal not decided": ("pipeline.store.Store", "write", 0, "before"),
+    "refusal decided": ("pipeline.store.Store", "write", 0, "after"),
+    "challenger ended": ("serving.embedded.EmbeddedPlane", "end_challengers", 0, "after"),
+    "number taken": ("serving.record", "_number", 0, "after"),
+    "record not kept": POINTS["record not kept"],
+    "record kept": POINTS["record kept"],
+    "record not tagged": POINTS["record not tagged"],
+    "state not told": ("pipeline.registry.Registry", "set_version_tags", 1, "before"),
+    "challenger's alias there": POINTS["challenger not ended"],
+}
+
+
+@pytest.mark.parametrize("point", REFUSED)
+def test_a_refusal_that_dies_is_recorded_once(
+    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    first.promote(*first.ready())
+    verdict = Verdict(gate="quality", outcome="refused", reason="too bad")
+    report = PASSED.model_copy(update={"passed": False, "verdicts": (verdict,), "champion": 1})
+    read = second.ready(report)
+    with dies(monkeypatch, point, REFUSED), pytest.raises(Killed):
+        second.promote(*read)
+    for _ in range(2):
+        with pytest.raises(Rejected, match="too bad"):
+            second.promote(*read)
+    assert ledger(second) == [("promotion", 1, "r1", None), ("refusal", 2, "r2", 1)]
+    assert copies(second, 2) == [True, True, True]
+    assert (champion(second), second.run.registry.alias(second.spec.name, CHALLENGER)) == (1, None)
+    assert serves(first)
+
+
+def test_a_refusal_of_the_canary_is_not_asked_again(
+    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    first.promote(*first.ready())
+    read = second.ready(PASSED.model_copy(update={"champion": 1}))
+
+    def failing(*_: object) -> None:
+        raise Rejected("half of the canary's requests failed")
+
+    with monkeypatch.context() as patch, dies(monkeypatch, "record not kept"), pytest.raises(Killed):
+        patch.setattr(EmbeddedPlane, "switch", failing)
+        second.promote(*read)
+    with pytest.raises(Rejected, match="half of the canary's requests failed"):
+        second.promote(*read)
+    assert ledger(second)[1:] == [("refusal", 2, "r2", 1)]
+    assert serves(first)
+
+
+def test_a_promotion_that_others_overtook_while_it_was_dead(
+    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its entry is not the last any more: what it does when it goes on has an entry of its own."""
+    first, second, third = make("r1", 1.0), make("r2", 3.0), make("r3", 2.0)
+    first.promote(*first.ready())
+    report = PASSED.model_copy(update={"champion": 1})
+    read, other = second.ready(report), third.ready(report)
+    with dies(monkeypatch, "record kept"), pytest.raises(Killed):
+        second.promote(*read)
+    third.promote(*other)
+    back = rollback(back_run(first.run.settings), first.spec.name)
+    assert (back.version, back.previous) == (1, 3)
+    second.promote(*read)
+    assert serves(second)
+    kinds = [entry[:2] for entry in ledger(second)]
+    assert kinds == [("promotion", 1), ("promotion", 2), ("promotion", 3), ("rollback", 1), ("promotion", 2)]
     assert champion(second) == 2
 
 
@@ -306,7 +415,11 @@ def test_a_champion_that_nothing_serves_is_placed_again(make: Callable[..., Chai
         assert serves(one)
 
 
-@pytest.mark.parametrize("point", ["switch written", "loaded", "tags not set", "alias not moved", "alias moved"])
+@pytest.mark.parametrize(
+    "point",
+    ["switch written", "loaded", "number not taken", "record not kept", "record kept", "record not tagged",
+     "tags not set", "alias not moved", "alias moved"],
+)  # fmt: skip
 def test_a_way_back_that_dies_goes_on_under_its_run_id(
     make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
@@ -323,11 +436,38 @@ def test_a_way_back_that_dies_goes_on_under_its_run_id(
         assert serves(first)
         assert champion(first) == 1
     assert first.run.registry.version_tags(first.spec.name, 2)["slipway.state"] == "rolled back"
+    assert ledger(first)[2:] == [("rollback", 1, run.id, 2)]
+    assert end.record == record_key(first.spec.name, 3)
+
+
+def test_the_way_back_is_the_ledgers_whatever_tags_and_alias_have_become(make: Callable[..., Chain]) -> None:
+    first, second, third = make("r1", 1.0), make("r2", 3.0), make("r3", 2.0)
+    first.promote(*first.ready())
+    second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
+    third.register()
+    registry, name = first.run.registry, first.spec.name
+    registry.set_alias(name, CHAMPION, 3)
+    registry.set_version_tags(name, 2, {"slipway.previous": "3"})
+    registry.set_version_tags(name, 1, {"slipway.package": "0" * 64, "slipway.onnx": "0" * 64})
+    end = rollback(back_run(first.run.settings), name)
+    assert (end.version, end.previous, champion(first)) == (1, 2, 1)
+    assert serves(first)
+
+
+def test_a_way_back_by_a_ledger_that_somebody_changed_is_refused(make: Callable[..., Chain]) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    first.promote(*first.ready())
+    second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
+    path = Path(first.run.store.path(record_key(first.spec.name, 1))) / RECORD
+    path.write_bytes(path.read_bytes().replace(b'"r1"', b'"r9"'))
+    with pytest.raises(Invalid, match="was changed, or taken out"):
+        rollback(back_run(first.run.settings), first.spec.name)
+    assert serves(second)
 
 
 @pytest.mark.parametrize("name", ["never_seen", "No such model"])
 def test_rollback_of_what_was_never_promoted(stack_settings: Settings, name: str) -> None:
-    with pytest.raises(Invalid, match=f"'{name}' has no champion"):
+    with pytest.raises(Invalid, match=f"no version of '{name}' was ever promoted"):
         rollback(back_run(stack_settings), name)
     assert not (stack_settings.home / "serving" / "locks" / f"{name}.lock").exists()
 
