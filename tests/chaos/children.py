@@ -26,7 +26,16 @@ _context.set_forkserver_preload(
     [
         *("training.snapshot", "feature_checks.check", "training.train", "training.export", "training.evaluate"),
         *("serving.register", "serving.package", "serving.rollout", "serving.gate", "serving.promote"),
-        *("serving.rollback", "mlflow", "great_expectations", "deepeval", "matplotlib.pyplot", "model_signing"),
+        *(
+            "serving.rollback",
+            "serving.embedded",
+            "pipeline.registry",
+            "mlflow",
+            "great_expectations",
+            "deepeval",
+            "matplotlib.pyplot",
+            "model_signing",
+        ),
     ]
 )
 

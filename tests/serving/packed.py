@@ -72,6 +72,7 @@ class Asking:
     answers: dict[bytes, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     last: float = 0.0  # when the last answer came
+    pause_s: float = 0.0
     over: threading.Event = field(default_factory=threading.Event)
 
     def ask(self) -> None:
@@ -81,9 +82,15 @@ class Asking:
                     found = client.infer(self.name, ROW, SCHEMA.output).tobytes()
                     self.answers[found] = self.answers.get(found, 0) + 1
                     self.last = time.monotonic()
+                    self.over.wait(self.pause_s)
                 except SlipwayError as error:
                     self.failures.append(str(error))
                     time.sleep(0.05)
+
+    def heard(self) -> dict[bytes, int]:
+        """The answers since this was last asked."""
+        found, self.answers = self.answers, {}
+        return found
 
     def is_back(self, within_s: float) -> bool:
         """Whether an answer to a question asked from now on comes within the time."""
@@ -96,8 +103,8 @@ class Asking:
 
 
 @contextmanager
-def asking(settings: Settings, name: str) -> Iterator[Asking]:
-    client = Asking(settings, name)
+def asking(settings: Settings, name: str, pause_s: float = 0.0) -> Iterator[Asking]:
+    client = Asking(settings, name, pause_s=pause_s)
     thread = threading.Thread(target=client.ask)
     thread.start()
     try:
