@@ -171,8 +171,8 @@ def _disagreements(served: Served, version: Version | None, champion: int | None
     if served.said and served.said != str(served.version):
         yield f"version {served.version} is loaded, its configuration is of version {served.said}"
     if champion != served.version:
-        named = f"version {champion}" if champion else "no version"
-        yield f"it serves version {served.version}, the registry's champion is {named}"
+        named = f"the registry's champion is version {champion}" if champion else "the registry has no champion"
+        yield f"it serves version {served.version}, {named}"
     if version is None:
         yield f"the registry has no version {served.version} of {served.model!r}"
         return

@@ -104,11 +104,14 @@ def _ask_grpc(settings: Settings, address: str, model: str | None) -> Served:
 def _ask_http(settings: Settings, base: str, model: str | None) -> Served:
     address = base.partition("://")[2]
     with httpx.Client(base_url=base, timeout=settings.timeout_s, trust_env=False) as client:
-        index = _json(client, "POST", "/v2/repository/index", address)
-        name = _only(model, index, address)
-        config = _json(client, "GET", f"/v2/models/{name}/config", address)
-    parameters = {key: str(value.get("string_value", "")) for key, value in config.get("parameters", {}).items()}
-    return _served(name, address, index, parameters)
+        try:
+            index = [dict(item) for item in _json(client, "POST", "/v2/repository/index", address)]
+            name = _only(model, index, address)
+            config = _json(client, "GET", f"/v2/models/{name}/config", address)
+            parameters = {key: str(one.get("string_value", "")) for key, one in config.get("parameters", {}).items()}
+            return _served(name, address, index, parameters)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:  # JSON, but not Triton's
+            raise Invalid("what answers is no Triton", address, "name the address of a Triton") from error
 
 
 class _NotHttp(SlipwayError):
