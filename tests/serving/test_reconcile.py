@@ -25,11 +25,11 @@ from pipeline.run import ROLLBACK, Run
 from pipeline.settings import Settings
 from serving.differences import Reconciled
 from serving.live import Live
+from serving.places import repository
 from serving.promote import version_of
 from serving.reconcile import Reconciler, reconcile
 from serving.register import CHALLENGER, CHAMPION
 from serving.rollback import rollback
-from serving.server import repository
 from serving.triton import TritonClient
 
 pytestmark = pytest.mark.stack
@@ -92,10 +92,16 @@ def _digests(promoted: Promoted, number: int) -> tuple[str, str]:
     return version.digest, version.onnx_digest
 
 
+@pytest.fixture(scope="module")
+def promoted(stack_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Promoted:
+    """For tests that leave it as it was."""
+    return Promoted(stack_settings, tmp_path_factory.mktemp("moved"), "moved")
+
+
 @pytest.fixture
-def promoted(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Promoted:
-    name = f"moved_{digest_bytes(request.node.name.encode())[:10]}"
-    return Promoted(stack_settings, tmp_path, name)
+def fresh(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Promoted:
+    """For tests that do not."""
+    return Promoted(stack_settings, tmp_path, f"moved_{digest_bytes(request.node.name.encode())[:10]}")
 
 
 def test_a_promotion_leaves_nothing_to_be_said(promoted: Promoted) -> None:
@@ -210,6 +216,9 @@ def test_digests_in_the_registry_that_were_changed(promoted: Promoted) -> None:
     promoted.registry.set_version_tags(promoted.name, 2, {"slipway.package": "0" * 64})
     assert "tag slipway.package of version 2 is 0000000000000000" in promoted.found()["registry"][0]
     promoted.is_put_back()
+    promoted.registry.set_version_tags(promoted.name, 2, {"slipway.record.key": f"records/{promoted.name}/000001"})
+    assert "tag slipway.record.key of version 2 is records/" in promoted.found()["registry"][0]
+    promoted.is_put_back()
 
 
 def test_a_challenger_that_was_left_over(promoted: Promoted) -> None:
@@ -222,29 +231,29 @@ def test_a_challenger_that_was_left_over(promoted: Promoted) -> None:
     promoted.is_put_back()
 
 
-def test_a_challenger_whose_run_goes_on_is_no_difference(promoted: Promoted, tmp_path: Path) -> None:
-    third = chain(promoted.settings, tmp_path, promoted.name, f"{promoted.name}-r3", 5.0)
+def test_a_challenger_whose_run_goes_on_is_no_difference(fresh: Promoted, tmp_path: Path) -> None:
+    third = chain(fresh.settings, tmp_path, fresh.name, f"{fresh.name}-r3", 5.0)
     third.register()
-    assert promoted.registry.alias(promoted.name, CHALLENGER) == 3
-    assert promoted.reconcile() == Reconciled(model=promoted.name, version=2)
+    assert fresh.registry.alias(fresh.name, CHALLENGER) == 3
+    assert fresh.reconcile() == Reconciled(model=fresh.name, version=2)
 
 
-def test_a_promotion_that_died_between_switch_and_alias(promoted: Promoted, tmp_path: Path) -> None:
-    third = chain(promoted.settings, tmp_path, promoted.name, f"{promoted.name}-r3", 5.0)
+def test_a_promotion_that_died_between_switch_and_alias(fresh: Promoted, tmp_path: Path) -> None:
+    third = chain(fresh.settings, tmp_path, fresh.name, f"{fresh.name}-r3", 5.0)
     model, package, *_ = third.ready()
-    live = Live(promoted.settings, promoted.name)
-    with promoted.store.local(package.key) as source:
+    live = Live(fresh.settings, fresh.name)
+    with fresh.store.local(package.key) as source:
         live.keep(source, 3, package.digest)
     live.switch(3, package.digest, model.onnx_digest)
-    assert promoted.serves(third)
-    found = promoted.found()
+    assert fresh.serves(third)
+    found = fresh.found()
     assert f"loaded, by the promotion of run {third.run.id}, which ended half-way" in found["replica"][0]
-    assert promoted.reconcile(fix=True).left == ()
-    assert promoted.serves(promoted.second)
-    assert promoted.registry.alias(promoted.name, CHALLENGER) == 3  # its run is not over: it may go on
+    assert fresh.reconcile(fix=True).left == ()
+    assert fresh.serves(fresh.second)
+    assert fresh.registry.alias(fresh.name, CHALLENGER) == 3  # its run is not over: it may go on
     third.promote(model, package, third.ready()[2], PASSED.model_copy(update={"champion": 2}))
-    assert promoted.serves(third)
-    assert promoted.reconcile() == Reconciled(model=promoted.name, version=3)
+    assert fresh.serves(third)
+    assert fresh.reconcile() == Reconciled(model=fresh.name, version=3)
 
 
 def test_a_promotion_under_way_is_no_difference(promoted: Promoted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,36 +280,36 @@ def test_a_promotion_under_way_is_no_difference(promoted: Promoted, monkeypatch:
     thread.join()
 
 
-def test_a_model_that_was_deleted_in_the_registry_serves_on(promoted: Promoted) -> None:
-    api = f"{promoted.settings.mlflow_uri}/api/2.0/mlflow/registered-models/delete"
-    assert httpx.request("DELETE", api, json={"name": promoted.name}, timeout=30).is_success
-    config = promoted.model / "config.pbtxt"
+def test_a_model_that_was_deleted_in_the_registry_serves_on(fresh: Promoted) -> None:
+    api = f"{fresh.settings.mlflow_uri}/api/2.0/mlflow/registered-models/delete"
+    assert httpx.request("DELETE", api, json={"name": fresh.name}, timeout=30).is_success
+    config = fresh.model / "config.pbtxt"
     config.write_text(config.read_text().replace("versions: [ 2 ]", "versions: [ 1 ]"))
-    promoted.load()
-    assert set(promoted.found()) == {"registry", "replica", "traffic"}
-    done = promoted.reconcile(fix=True)
+    fresh.load()
+    assert set(fresh.found()) == {"registry", "replica", "traffic"}
+    done = fresh.reconcile(fix=True)
     assert [one.what for one in done.left] == ["registry"]
     assert "restore MLflow's database" in done.left[0].remedy
-    assert promoted.serves(promoted.second)
+    assert fresh.serves(fresh.second)
 
 
-def test_a_model_without_a_ledger_says_so_and_is_left_alone(promoted: Promoted) -> None:
-    shutil.rmtree(Path(promoted.store.path(f"records/{promoted.name}")))
-    promoted.registry.set_alias(promoted.name, CHAMPION, 1)
+def test_a_model_without_a_ledger_says_so_and_is_left_alone(fresh: Promoted) -> None:
+    shutil.rmtree(Path(fresh.store.path(f"records/{fresh.name}")))
+    fresh.registry.set_alias(fresh.name, CHAMPION, 1)
     for fix in (False, True):
-        done = promoted.reconcile(fix)
+        done = fresh.reconcile(fix)
         assert done.version is None
         (said,) = done.left
         assert said.what == "ledger"
         assert "promoted before records were kept" in said.sentence
         assert "run its pipeline" in said.remedy
-    assert promoted.registry.alias(promoted.name, CHAMPION) == 1
+    assert fresh.registry.alias(fresh.name, CHAMPION) == 1
 
 
 @pytest.mark.parametrize("how", ["changed", "unsigned", "another key", "another number", "the one before"])
-def test_a_ledger_that_is_not_to_be_trusted_moves_nothing(promoted: Promoted, how: str, tmp_path: Path) -> None:
-    last = sequences(promoted.store, promoted.name)[-1]
-    folder = Path(promoted.store.path(record_key(promoted.name, last)))
+def test_a_ledger_that_is_not_to_be_trusted_moves_nothing(fresh: Promoted, how: str, tmp_path: Path) -> None:
+    last = sequences(fresh.store, fresh.name)[-1]
+    folder = Path(fresh.store.path(record_key(fresh.name, last)))
     record = folder / "record.json"
     if how == "changed":
         record.write_text(record.read_text().replace('"version": 2', '"version": 1'))
@@ -309,7 +318,7 @@ def test_a_ledger_that_is_not_to_be_trusted_moves_nothing(promoted: Promoted, ho
     elif how == "another key":
         from serving.signing import sign
 
-        strange = promoted.settings.model_copy(
+        strange = fresh.settings.model_copy(
             update={
                 "home": tmp_path,
                 "signing_key": tmp_path / "keys" / "signing.pem",
@@ -318,29 +327,29 @@ def test_a_ledger_that_is_not_to_be_trusted_moves_nothing(promoted: Promoted, ho
         )
         sign(folder, strange)
     elif how == "another number":  # an old entry, rightly signed, as if it were the last
-        first = Path(promoted.store.path(record_key(promoted.name, sequences(promoted.store, promoted.name)[0])))
+        first = Path(fresh.store.path(record_key(fresh.name, sequences(fresh.store, fresh.name)[0])))
         shutil.copytree(first, folder.parent / f"{last + 1:06d}")
     else:
         before = folder.parent / f"{last - 1:06d}" / "record.json"
         before.write_text(before.read_text() + " ")
-    promoted.registry.set_alias(promoted.name, CHAMPION, 1)
-    done = promoted.reconcile(fix=True)
+    fresh.registry.set_alias(fresh.name, CHAMPION, 1)
+    done = fresh.reconcile(fix=True)
     assert {one.what for one in done.left} == {"signature"}
     assert str(folder.parent) in done.left[0].sentence
-    assert promoted.registry.alias(promoted.name, CHAMPION) == 1  # nothing was moved
-    assert promoted.serves(promoted.second)
+    assert fresh.registry.alias(fresh.name, CHAMPION) == 1  # nothing was moved
+    assert fresh.serves(fresh.second)
 
 
-def test_a_rollback_in_the_ledger_is_what_ought_to_serve(promoted: Promoted) -> None:
-    rollback(Run("back", ROLLBACK, promoted.settings, Path()), promoted.name)
-    assert promoted.reconcile() == Reconciled(model=promoted.name, version=1)
-    Live(promoted.settings, promoted.name).switch(2, *_digests(promoted, 2))
-    promoted.registry.set_alias(promoted.name, CHAMPION, 2)
-    assert {"alias", "replica", "traffic"} <= set(promoted.found())
-    assert promoted.reconcile(fix=True).left == ()
-    assert promoted.serves(promoted.first)
-    assert promoted.registry.alias(promoted.name, CHAMPION) == 1
-    assert Live(promoted.settings, promoted.name).package(2).is_dir()  # kept for the way forth
+def test_a_rollback_in_the_ledger_is_what_ought_to_serve(fresh: Promoted) -> None:
+    rollback(Run("back", ROLLBACK, fresh.settings, Path()), fresh.name)
+    assert fresh.reconcile() == Reconciled(model=fresh.name, version=1)
+    Live(fresh.settings, fresh.name).switch(2, *_digests(fresh, 2))
+    fresh.registry.set_alias(fresh.name, CHAMPION, 2)
+    assert {"alias", "replica", "traffic"} <= set(fresh.found())
+    assert fresh.reconcile(fix=True).left == ()
+    assert fresh.serves(fresh.first)
+    assert fresh.registry.alias(fresh.name, CHAMPION) == 1
+    assert Live(fresh.settings, fresh.name).package(2).is_dir()  # kept for the way forth
 
 
 def test_the_commands(promoted: Promoted) -> None:

@@ -56,7 +56,8 @@ class Release:
                 self.plane.settle(version, previous)
             self.registry.delete_alias(self.name, CHALLENGER)
             before = previous.number if previous else None
-            write_entry(stack, self.name, number, version.onnx_digest, version.digest, previous=before)
+            entry = write_entry(stack, self.name, number, version.onnx_digest, version.digest, previous=before)
+            self.registry.set_version_tags(self.name, number, {"slipway.record.key": entry.key})
             self.versions.append(version)
         self.address = manifests.model_name(self.state.policy, self.name)
         self.champion = f"{self.address}-v2"
