@@ -20,18 +20,27 @@ PREFIX = "slipway.dev/"
 USER = 10001  # of every image
 
 
-class Accounts(Frozen):
-    """The service account of each role."""
+class Identity(Frozen):
+    """What the pods of one role have that those of the other have not: their account, their credentials, their keys."""
 
-    steps: str
-    promoter: str
+    serviceAccount: str  # noqa: N815 (Kubernetes' own names)
+    env: tuple[Manifest, ...] = ()
+    volumes: tuple[Manifest, ...] = ()
+    volumeMounts: tuple[Manifest, ...] = ()  # noqa: N815
+
+
+class Identities(Frozen):
+    """One for each role of the graph."""
+
+    steps: Identity
+    promoter: Identity
 
 
 class GpuPool(Frozen):
     """Where training pods go whose spec asks for a GPU."""
 
     resource: str = "nvidia.com/gpu"
-    nodeSelector: dict[str, str] = Field(default={})  # noqa: N815 (Kubernetes' own names)
+    nodeSelector: dict[str, str] = Field(default={})  # noqa: N815
     tolerations: tuple[Manifest, ...] = ()
 
 
@@ -43,7 +52,7 @@ class PodPolicy(Frozen):
     gpuImage: str = ""  # noqa: N815
     imagePullPolicy: str = "IfNotPresent"  # noqa: N815
     imagePullSecrets: tuple[Manifest, ...] = ()  # noqa: N815
-    serviceAccounts: Accounts  # noqa: N815
+    roles: Identities
     labels: dict[str, str] = Field(default={})
     annotations: dict[str, str] = Field(default={})
     nodeSelector: dict[str, str] = Field(default={})  # noqa: N815
@@ -92,14 +101,15 @@ def _pod(
 ) -> Manifest:
     """A pod that is restricted in the sense of Pod Security, with the policy's part filled in."""
     role = lineage["role"]
+    identity: Identity = getattr(policy.roles, role)
     container = {
         "name": CONTAINER,
         "image": (policy.gpuImage or policy.image) if gpus else policy.image,
         "imagePullPolicy": policy.imagePullPolicy,
         "command": command,
-        "env": list(policy.env),
+        "env": [*policy.env, *identity.env],
         "envFrom": list(policy.envFrom),
-        "volumeMounts": list(policy.volumeMounts),
+        "volumeMounts": [*policy.volumeMounts, *identity.volumeMounts],
         "resources": resources,
         "terminationMessagePolicy": "FallbackToLogsOnError",  # Airflow shows the reason of a failure
         "securityContext": {
@@ -110,7 +120,7 @@ def _pod(
     }
     body = {
         "restartPolicy": "Never",  # a retry is Airflow's, by exit code
-        "serviceAccountName": getattr(policy.serviceAccounts, role),
+        "serviceAccountName": identity.serviceAccount,
         "automountServiceAccountToken": role == "promoter",
         "enableServiceLinks": False,
         "shareProcessNamespace": True,  # a step that were process 1 would not hear SIGTERM, and cost the whole grace
@@ -128,7 +138,7 @@ def _pod(
         "affinity": policy.affinity,
         "priorityClassName": policy.priorityClassName,
         "containers": [_full(container)],
-        "volumes": list(policy.volumes),
+        "volumes": [*policy.volumes, *identity.volumes],
     }
     labels = {
         **policy.labels,

@@ -8,7 +8,9 @@ from typing import Literal
 from pipeline import refs
 from pipeline.frozen import Frozen
 
-Role = Literal["steps", "promoter"]  # whose identity a step needs: only the promoter may change what serves
+Role = Literal[
+    "steps", "promoter"
+]  # whose identity a step needs: the promoter registers, signs, and changes what serves
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ STEPS: tuple[Step, ...] = (
         refs.ModelVersionRef,
         consumes=(refs.Evaluation,),
         gathers=(refs.LoggedModelRef, refs.OnnxRef),
+        role="promoter",
         does="register the winner as challenger",
     ),
     Step(
@@ -81,6 +84,7 @@ STEPS: tuple[Step, ...] = (
         "serving.package",
         refs.PackageRef,
         consumes=(refs.DatasetRef, refs.ModelVersionRef),
+        role="promoter",
         does="build the Triton model version with its manifest of digests",
     ),
     Step(

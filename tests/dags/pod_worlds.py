@@ -41,7 +41,7 @@ POLICY: dict[str, Any] = {
     "namespace": "",
     "image": "slipway-steps:1",
     "gpuImage": "slipway-steps:1-gpu",
-    "serviceAccounts": {"steps": "default", "promoter": "default"},
+    "roles": {"steps": {"serviceAccount": "default"}, "promoter": {"serviceAccount": "default"}},
     "labels": {"app.kubernetes.io/name": "slipway"},
     "nodeSelector": NOWHERE,
     "resources": {"default": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}}},

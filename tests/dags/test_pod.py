@@ -42,7 +42,15 @@ namespace: ml
 image: registry.example/slipway-steps:1
 gpuImage: registry.example/slipway-steps:1-gpu
 imagePullSecrets: [{name: pull}]
-serviceAccounts: {steps: slipway-steps, promoter: slipway-promoter}
+roles:
+  steps:
+    serviceAccount: slipway-steps
+    env: [{name: USER, value: steps}]
+  promoter:
+    serviceAccount: slipway-promoter
+    env: [{name: USER, value: promoter}, {name: SLIPWAY_SIGNING_KEY, value: /etc/slipway/keys/signing.pem}]
+    volumes: [{name: keys, secret: {secretName: slipway-signing}}]
+    volumeMounts: [{name: keys, mountPath: /etc/slipway/keys, readOnly: true}]
 labels: {app.kubernetes.io/name: slipway, app.kubernetes.io/instance: slipway}
 annotations: {team: platform}
 nodeSelector: {kubernetes.io/os: linux}
@@ -142,9 +150,19 @@ def test_every_pod_is_restricted(policy: PodPolicy, spec: PipelineSpec) -> None:
 def test_a_token_is_mounted_for_the_promoter_alone(policy: PodPolicy, spec: PipelineSpec) -> None:
     for step in STEPS:
         body = pod(policy, spec, step.name, "xgboost" if step.per_candidate else None)["spec"]
-        promotes = step.name in ("rollout", "gate", "promote")
+        promotes = step.name in ("register", "package", "rollout", "gate", "promote")
         assert body["automountServiceAccountToken"] is promotes
         assert body["serviceAccountName"] == ("slipway-promoter" if promotes else "slipway-steps")
+
+
+def test_each_role_has_its_own_credentials_and_the_promoter_alone_the_key(
+    policy: PodPolicy, spec: PipelineSpec
+) -> None:
+    for name, manifest in every(policy, spec).items():
+        role, (container,) = manifest["metadata"]["labels"]["slipway.dev/role"], manifest["spec"]["containers"]
+        assert {"name": "USER", "value": role} in container["env"], name
+        assert ("slipway-signing" in json.dumps(manifest)) is (role == "promoter"), name
+        assert ("SLIPWAY_SIGNING_KEY" in json.dumps(manifest)) is (role == "promoter"), name
 
 
 def test_training_alone_gets_what_the_spec_asks_for(policy: PodPolicy, spec: PipelineSpec) -> None:
@@ -221,12 +239,12 @@ def _policy() -> PodPolicy:
 def test_a_wrong_policy_names_every_mistake(tmp_path: Path) -> None:
     path = tmp_path / "pods.yaml"
     path.write_text(
-        "namespace: ml\nimag: x\nserviceAccounts: {steps: a}\nstartupTimeoutS: 0\nlabels: {a: 1}\nvolumes: none\n"
+        "namespace: ml\nimag: x\nroles: {steps: {serviceAccount: a}}\nstartupTimeoutS: 0\nlabels: {a: 1}\nvolumes: none\n"
     )
     with pytest.raises(Invalid) as caught:
         read_policy(path, PodPolicy, "SLIPWAY_PODS")
     places = {problem.where.removeprefix(f"{path}: ") for problem in caught.value.problems}
-    assert places == {"imag", "image", "serviceAccounts.promoter", "startupTimeoutS", "labels.a", "volumes"}
+    assert places == {"imag", "image", "roles.promoter", "startupTimeoutS", "labels.a", "volumes"}
     for problem in caught.value.problems:
         assert "SLIPWAY_PODS" in problem.remedy
     assert "(value 0)" in str(caught.value)

@@ -46,6 +46,7 @@ POD: Values = {
 }  # fmt: skip
 SPREAD = {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}]}  # fmt: skip
 INGRESS: Values = {"enabled": True, "className": "nginx", "tlsSecret": "tls", "annotations": {"a.example.com/b": "c"}}
+USERS: Values = {"admin": {"existingSecret": "m"}, "steps": {"existingSecret": "m-steps"}}
 MATRIX: dict[str, Values] = {
     "default": EXTERNAL,
     "external": {**EXTERNAL, **S3},
@@ -54,11 +55,11 @@ MATRIX: dict[str, Values] = {
     "no_airflow": {**EXTERNAL, "airflow": {"enabled": False, "externalUrl": "https://airflow.example.com"}},
     "no_mlflow": {
         **EXTERNAL,
-        "mlflow": {"enabled": False, "externalUrl": "https://m.example.com", "admin": {"existingSecret": "m"}},
+        "mlflow": {"enabled": False, "externalUrl": "https://m.example.com", **USERS},
     },
     "plane_alone": {
         "airflow": {"enabled": False},
-        "mlflow": {"enabled": False, "externalUrl": "http://m:5000", "admin": {"existingSecret": "m"}},
+        "mlflow": {"enabled": False, "externalUrl": "http://m:5000", **USERS},
     },
     "no_plane": {**EXTERNAL, "airflow": {"enabled": False}, "serving": {"enabled": False}},
     "gpu": {
@@ -108,7 +109,26 @@ MATRIX: dict[str, Values] = {
     "by_name": {  # every secret is there already
         **EXTERNAL,
         "airflow": {"existingSecret": "airflow-keys", "admin": {"existingSecret": "airflow-admin"}},
-        "mlflow": {"existingSecret": "mlflow-keys", "admin": {"existingSecret": "mlflow-admin"}},
+        "mlflow": {
+            "existingSecret": "mlflow-keys",
+            "admin": {"existingSecret": "mlflow-admin"},
+            "steps": {"existingSecret": "mlflow-steps"},
+        },
+        "signing": {"existingSecret": "signing-keys"},
+    },
+    "told": {  # a judge and a receiver of events, with their keys
+        **EXTERNAL,
+        "judge": {"url": "http://vllm:8000/v1", "model": "judge-7b", "existingSecret": "judge"},
+        "openlineage": {"url": "https://marquez.example.com", "existingSecret": "marquez"},
+        "serving": {"reconcile": {"fix": True}},
+    },
+    "sigstore": {
+        **EXTERNAL,
+        "signing": {
+            "mode": "sigstore",
+            "sigstore": {"identity": "slipway@example.com", "issuer": "https://accounts.example.com"},
+        },
+        "serving": {"reconcile": {"enabled": False}},
     },
     "extras": {
         "postgresql": {"enabled": True, **POD},
@@ -122,7 +142,7 @@ MATRIX: dict[str, Values] = {
         },
         "mlflow": {**POD, **SPREAD},
         "steps": POD,
-        "serving": {"triton": {**POD, **SPREAD}, "collector": POD},
+        "serving": {"triton": {**POD, **SPREAD}, "collector": POD, "reconcile": POD},
     },
 }
 

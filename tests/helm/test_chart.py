@@ -53,7 +53,7 @@ def test_a_password_that_is_given_is_the_secrets() -> None:
 
 def test_secrets_and_the_claim_survive_an_uninstall() -> None:
     kept = [*find(rendered("trial"), "Secret"), *find(rendered("trial"), "PersistentVolumeClaim")]
-    assert len(kept) == 6
+    assert len(kept) == 8
     assert all(one["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for one in kept)
 
 
@@ -103,7 +103,10 @@ CONTRADICTIONS: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
     ({**EXTERNAL, "storage": {"persistentVolumeClaim": {"existingClaim": "a", "volumeName": "b"}}}, ("existingClaim contradicts",)),
     ({**EXTERNAL, "airflow": {"externalUrl": "http://a"}}, ("airflow.enabled and airflow.externalUrl contradict",)),
     ({**EXTERNAL, "mlflow": {"externalUrl": "http://a"}}, ("mlflow.enabled and mlflow.externalUrl contradict",)),
-    ({**EXTERNAL, "mlflow": {"enabled": False}}, ("mlflow.externalUrl is empty", "mlflow.admin.existingSecret is empty")),
+    ({**EXTERNAL, "mlflow": {"enabled": False}}, ("mlflow.externalUrl is empty", "mlflow.admin.existingSecret is empty", "mlflow.steps.existingSecret is empty")),
+    ({**EXTERNAL, "mlflow": {"steps": {"username": "admin"}}}, ("mlflow.admin.username and mlflow.steps.username are both",)),
+    ({**EXTERNAL, "signing": {"mode": "sigstore", "sigstore": {"identity": "a@example.com"}}}, ("signing.mode=sigstore needs",)),
+    ({**EXTERNAL, "judge": {"url": "http://judge:8000/v1"}}, ("judge.url and judge.model belong together",)),
     ({**EXTERNAL, "serving": {"enabled": False}}, ("serving.enabled=false with airflow.enabled=true",)),
     ({**EXTERNAL, "serving": {"gateway": {"enabled": True}}}, ("serving.gateway.enabled=true needs",)),
     ({**EXTERNAL, "serving": {"autoscaling": {"keda": {"enabled": True}}}}, ("keda.enabled=true without", "needs prometheusAddress and query")),

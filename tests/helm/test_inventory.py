@@ -35,16 +35,19 @@ MLFLOW = {
     "PodDisruptionBudget/slipway-mlflow",
     "Secret/slipway-mlflow",
     "Secret/slipway-mlflow-admin",
+    "Secret/slipway-mlflow-steps",
     "Service/slipway-mlflow",
     "ServiceAccount/slipway-mlflow",
 }
 SERVING = {
     "CronJob/slipway-collector",
+    "CronJob/slipway-reconcile",
     "NetworkPolicy/slipway-promoter",
     "NetworkPolicy/slipway-triton",
     "PodDisruptionBudget/slipway-triton",
     "Role/slipway-promoter",
     "RoleBinding/slipway-promoter",
+    "Secret/slipway-signing",
     "ServiceAccount/slipway-promoter",
 }
 COMMON = {
@@ -79,6 +82,8 @@ INVENTORY = {
     "bare": DEFAULT - {"Pod/slipway-test", "PodDisruptionBudget/slipway-triton"},
     "mirrored": DEFAULT | POSTGRESQL,
     "by_name": {name for name in DEFAULT if not name.startswith("Secret/")},
+    "told": DEFAULT,
+    "sigstore": DEFAULT - {"CronJob/slipway-reconcile", "Secret/slipway-signing"},
     "extras": DEFAULT | POSTGRESQL | {"ConfigMap/slipway-webserver-config"},
 }
 

@@ -12,11 +12,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from charts import DIGEST, EXTERNAL, MATRIX, POD, Manifest, containers, everything, find, made, pods, render, rendered
 
+from pipeline.settings import Settings
+
 ALLOWED_VOLUMES = {"configMap", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 TOKENS = {  # who speaks to the cluster's API
     "Deployment/slipway-scheduler",
     "Deployment/slipway-triggerer",
     "CronJob/slipway-collector",
+    "CronJob/slipway-reconcile",
+    "Pod/breast-cancer-register",
+    "Pod/breast-cancer-package",
     "Pod/breast-cancer-rollout",
     "Pod/breast-cancer-gate",
     "Pod/breast-cancer-promote",
@@ -138,6 +143,75 @@ def test_images_come_from_the_values(case: str) -> None:
         assert image.endswith(f"@{DIGEST}" if registry else (":0.1.0", ":17")), image
 
 
+@each_case
+def test_the_signing_key_is_the_promoters_steps_alone(case: str) -> None:
+    """And that by which is verified is where it is needed: there, in a version's init container, in the comparison."""
+    signing = "signing-keys" if case == "by_name" else "slipway-signing"
+    found: dict[str, set[str]] = {}
+    for name, pod in pods(everything(case)):
+        (keys,) = [one["secret"] for one in pod["spec"]["volumes"] if "secret" in one] or [{"items": []}]
+        assert keys.get("secretName", signing) == signing, name
+        for container in containers(pod):
+            if any(mount["name"] == "keys" for mount in container["volumeMounts"]):
+                found[f"{name}/{container['name']}"] = {item["key"] for item in keys["items"]}
+                assert all(mount["readOnly"] for mount in container["volumeMounts"] if mount["name"] == "keys"), name
+        role = pod["metadata"]["labels"].get("slipway.dev/role")
+        assert ("signing.pem" in json.dumps(pod["spec"]["volumes"])) is (
+            role == "promoter" and name.startswith("Pod/") and case != "sigstore"
+        ), name
+    steps = ("register", "package", "rollout", "gate", "promote")
+    ours = {f"Pod/breast-cancer-{step}/step": {"signing.pem", "verify.pem"} for step in steps}
+    ours["CronJob/slipway-reconcile/reconcile"] = {"verify.pem"}
+    versions = ("Deployment/slipway-model-fraud-eu-v7", "Deployment/slipway-model-fraud-eu-v7-canary")
+    ours |= {f"{name}/fetch": {"verify.pem"} for name in versions}
+    assert found == ({} if case in ("sigstore", "no_plane") else ours)
+
+
+@each_case
+def test_who_trains_is_another_user_of_mlflow_than_who_promotes(case: str) -> None:
+    admin, steps = {
+        "by_name": ("mlflow-admin", "mlflow-steps"),
+        "no_mlflow": ("m", "m-steps"),
+        "plane_alone": ("m", "m-steps"),
+    }.get(case, ("slipway-mlflow-admin", "slipway-mlflow-steps"))
+    for name, pod in pods(everything(case)):
+        role = pod["metadata"]["labels"].get("slipway.dev/role")
+        secrets = {referred for kind, referred, _ in _references(pod["spec"]) if kind == "Secret"}
+        if pod["metadata"]["labels"]["app.kubernetes.io/component"] == "mlflow":
+            assert secrets >= {admin, steps}, name
+            continue
+        assert (admin in secrets) is (role == "promoter" and name != "CronJob/slipway-collector"), name
+        assert (steps in secrets) is (role in ("steps", "test")), name
+
+
+def test_keys_of_judge_and_lineage_go_to_who_asks_there() -> None:
+    for name, pod in pods(everything("told")):
+        role, secrets = pod["metadata"]["labels"].get("slipway.dev/role"), {one[1] for one in _references(pod["spec"])}
+        asks = role in ("steps", "promoter", "test") and name != "CronJob/slipway-collector"
+        assert ("marquez" in secrets) is asks, name
+        assert ("judge" in secrets) is (asks and role == "promoter"), name
+    (settings,) = find(rendered("told"), "ConfigMap", "slipway-settings")
+    assert settings["data"]["SLIPWAY_JUDGE_URL"] == "http://vllm:8000/v1"
+    assert settings["data"]["SLIPWAY_JUDGE_MODEL"] == "judge-7b"
+    assert settings["data"]["SLIPWAY_OPENLINEAGE_URL"] == "https://marquez.example.com"
+    assert "SLIPWAY_JUDGE_URL" not in find(rendered("default"), "ConfigMap", "slipway-settings")[0]["data"]
+
+
+def test_the_comparison_puts_back_only_where_the_values_say_so() -> None:
+    for case, arguments in (("default", None), ("told", ["--fix"])):
+        (job,) = find(rendered(case), "CronJob", "slipway-reconcile")
+        (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        assert container["command"] == ["python", "-m", "serving.reconcile"]
+        assert container.get("args") == arguments
+
+
+def test_settings_of_the_chart_are_settings_of_the_code() -> None:
+    for case in ("default", "told", "sigstore"):
+        (config,) = find(rendered(case), "ConfigMap", "slipway-settings")
+        known = {f"SLIPWAY_{name.upper()}" for name in Settings.model_fields}
+        assert set(config["data"]) <= known
+
+
 def test_training_on_a_gpu_has_the_image_the_taint_and_the_resource() -> None:
     (train,) = [one for one in made(rendered("gpu")) if one["metadata"]["name"] == "breast-cancer-train-torch"]
     (container,) = train["spec"]["containers"]
@@ -240,6 +314,7 @@ def _references(spec: Manifest) -> list[tuple[str, str, str | None]]:
         *(("ConfigMap", one["configMap"]["name"], None) for one in sources if "configMap" in one),
         *(("Secret", one["secretKeyRef"]["name"], one["secretKeyRef"]["key"]) for one in variables if "secretKeyRef" in one),
         *(("PersistentVolumeClaim", claim["claimName"], None) for claim in claims if claim),
+        *(("Secret", one["secret"]["secretName"], item["key"]) for one in sources if "secret" in one for item in one["secret"]["items"]),
     ]  # fmt: skip
 
 

@@ -19,6 +19,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from charts import EXTERNAL, MATRIX, NAME, NAMESPACE, Manifest, Refused, find, render, rendered
 
+from pipeline.errors import Invalid
+from pipeline.settings import Settings
+from serving.signing import check_signature, sign
+
 Secrets = dict[str, dict[str, str]]
 Install = Callable[[dict[str, Any], Secrets], list[Manifest]]
 
@@ -61,15 +65,39 @@ def install() -> Iterator[Install]:
 def test_what_was_made_survives_an_upgrade(install: Install) -> None:
     """Even where a later version of the chart needs one key more."""
     before = {one["metadata"]["name"]: one["data"] for one in find(install(MATRIX["trial"], {}), "Secret")}
-    assert len(before) == 5
+    assert len(before) == 7
     old = {name: dict(data) for name, data in before.items()}
     del old["slipway-airflow"]["secret-key"]
     old["slipway-mlflow-admin"]["password"] = ""
+    del old["slipway-signing"]["verify.pem"]
     after = {one["metadata"]["name"]: one["data"] for one in find(install(MATRIX["trial"], old), "Secret")}
     for name, data in before.items():
         for key, value in data.items():
             assert (after[name][key] == value) is bool(old[name].get(key)), f"{name}: {key}"
             assert len(base64.b64decode(after[name][key])) >= (4 if key == "username" else 20), f"{name}: {key}"
+
+
+def test_the_certificate_that_is_made_verifies_what_the_key_signs(install: Install, tmp_path: Path) -> None:
+    """Also one that is made anew for a key that is there, as after a key was put there by hand."""
+    (secret,) = find(install(MATRIX["trial"], {}), "Secret", "slipway-signing")
+    kept = {"slipway-signing": {"signing.pem": secret["data"]["signing.pem"]}}
+    (again,) = find(install(MATRIX["trial"], kept), "Secret", "slipway-signing")
+    assert again["data"]["signing.pem"] == secret["data"]["signing.pem"]
+    assert again["data"]["verify.pem"] != secret["data"]["verify.pem"]
+    for number, data in enumerate((secret["data"], again["data"])):
+        folder = tmp_path / str(number)
+        (folder / "package").mkdir(parents=True)
+        for name, value in data.items():
+            (folder / name).write_bytes(base64.b64decode(value))
+        (folder / "package" / "file").write_text("content")
+        settings = Settings(
+            runtime="kubernetes", signing_key=folder / "signing.pem", verify_key=folder / "verify.pem", home=folder
+        )
+        sign(folder / "package", settings)
+        check_signature(folder / "package", settings)
+        (folder / "package" / "file").write_text("other")
+        with pytest.raises(Invalid, match="the signature does not hold"):
+            check_signature(folder / "package", settings)
 
 
 def test_a_password_that_is_given_replaces_what_is_there(install: Install) -> None:
@@ -85,6 +113,8 @@ def test_a_secret_without_its_key_is_refused(install: Install) -> None:
         "airflow-keys": {"fernet-key": _text("a"), "jwt-secret": _text("b"), "secret-key": _text("c")},
         "airflow-admin": {"password": ""},
         "mlflow-admin": {"username": _text("admin")},
+        "mlflow-steps": {"username": _text("steps"), "password": _text("a")},
+        "signing-keys": {"signing.pem": _text("a"), "public.pem": _text("b")},
     }
     with pytest.raises(Refused) as refused:
         install(MATRIX["by_name"], secrets)
@@ -94,6 +124,7 @@ def test_a_secret_without_its_key_is_refused(install: Install) -> None:
         f"- database.{place.format('db', 'password')}",
         f"- airflow.admin.{place.format('airflow-admin', 'password')}",
         f"- mlflow.admin.{place.format('mlflow-admin', 'password')}",
+        f"- signing.{place.format('signing-keys', 'verify.pem')}",
     ]
     assert install({**EXTERNAL, "database": {**EXTERNAL["database"], "passwordKey": "pass"}}, secrets)
 

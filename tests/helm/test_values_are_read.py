@@ -27,6 +27,7 @@ RELEASES: tuple[tuple[Values, ...], ...] = (
         {"nameOverride": "", "database": {"password": ""}, "storage": {"persistentVolumeClaim": {"existingClaim": ""}}},
         {"airflow": {"scheduler": {"replicas": 1}, "ingress": INGRESS}, "mlflow": {"ingress": INGRESS}},
         {"serving": {"autoscaling": {"enabled": True}, "gateway": {"enabled": True}}, "serviceMonitor": {"enabled": True}},
+        {"signing": {"mode": "key"}},
     ),
     (  # in a bucket, with secrets that are made, and the URLs of Ingresses
         NO_URLS,
@@ -34,7 +35,8 @@ RELEASES: tuple[tuple[Values, ...], ...] = (
         S3,
         {"storage": {"s3": {"existingSecret": ""}}, "database": {"existingSecret": ""}},
         {"airflow": {"existingSecret": "", "publicUrl": "", "admin": {"existingSecret": ""}, "ingress": {"enabled": True}}},
-        {"mlflow": {"existingSecret": "", "admin": {"existingSecret": ""}, "ingress": {"enabled": True}}},
+        {"mlflow": {"existingSecret": "", "admin": {"existingSecret": ""}, "steps": {"existingSecret": ""}, "ingress": {"enabled": True}}},
+        {"signing": {"mode": "sigstore"}},
         {"serving": {"autoscaling": {"enabled": True, "keda": {"enabled": True}}}},
     ),
     (  # a trial, on a claim that is there

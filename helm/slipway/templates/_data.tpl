@@ -47,13 +47,35 @@
 {{- end }}{{- end }}
 {{- end -}}
 
-{{/* What a step needs to reach MLflow and the store. */}}
-{{- define "slipway.stepEnv" -}}
+{{/* Who a process is in MLflow: root, of (the values of a user), secret. */}}
+{{- define "slipway.mlflowUser" -}}
 - name: MLFLOW_TRACKING_USERNAME
-  valueFrom: {secretKeyRef: {name: {{ include "slipway.mlflowAdminSecret" . }}, key: {{ .Values.mlflow.admin.usernameKey }}}}
+  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: {{ .of.usernameKey }}}}
 - name: MLFLOW_TRACKING_PASSWORD
-  valueFrom: {secretKeyRef: {name: {{ include "slipway.mlflowAdminSecret" . }}, key: {{ .Values.mlflow.admin.passwordKey }}}}
+  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: {{ .of.passwordKey }}}}
+{{- end -}}
+
+{{/* A key of an outside service, where a Secret is named: name of the variable, of (its values). */}}
+{{- define "slipway.apiKey" -}}
+{{- if .of.existingSecret }}
+- name: {{ .name }}
+  valueFrom: {secretKeyRef: {name: {{ .of.existingSecret }}, key: {{ .of.apiKeyKey }}}}
+{{- end }}
+{{- end -}}
+
+{{/* The environment of what trains: it reaches the store and its own part of MLflow. */}}
+{{- define "slipway.stepsEnv" -}}
+{{ include "slipway.mlflowUser" (dict "of" .Values.mlflow.steps "secret" (include "slipway.mlflowStepsSecret" .)) }}
 {{- include "slipway.s3Env" . }}
+{{- include "slipway.apiKey" (dict "name" "SLIPWAY_OPENLINEAGE_KEY" "of" .Values.openlineage) }}
+{{- end -}}
+
+{{/* The environment of the promoter: it writes MLflow's registry, signs, and has text judged. */}}
+{{- define "slipway.promoterEnv" -}}
+{{ include "slipway.mlflowUser" (dict "of" .Values.mlflow.admin "secret" (include "slipway.mlflowAdminSecret" .)) }}
+{{- include "slipway.s3Env" . }}
+{{- include "slipway.apiKey" (dict "name" "SLIPWAY_OPENLINEAGE_KEY" "of" .Values.openlineage) }}
+{{- include "slipway.apiKey" (dict "name" "SLIPWAY_JUDGE_KEY" "of" .Values.judge) }}
 {{- end -}}
 
 {{/* Volumes of whatever reads specs and the store. */}}
@@ -96,5 +118,24 @@
 {{- define "slipway.storeMount" -}}
 {{- if .Values.storage.persistentVolumeClaim.enabled }}
 - {name: store, mountPath: /var/lib/slipway}
+{{- end }}
+{{- end -}}
+
+{{/* The keys of signatures, as far as a pod may have them: root, keys (of the Secret). */}}
+{{- define "slipway.keysVolume" -}}
+{{- if eq .root.Values.signing.mode "key" }}
+- name: keys
+  secret:
+    secretName: {{ include "slipway.signingSecret" .root }}
+    items:
+      {{- range .keys }}
+      - {key: {{ . }}, path: {{ . }}}
+      {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "slipway.keysMount" -}}
+{{- if eq .Values.signing.mode "key" }}
+- {name: keys, mountPath: /etc/slipway/keys, readOnly: true}
 {{- end }}
 {{- end -}}

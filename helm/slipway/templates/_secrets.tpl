@@ -18,6 +18,14 @@
 {{- .Values.mlflow.admin.existingSecret | default (printf "%s-mlflow-admin" (include "slipway.fullname" .)) -}}
 {{- end -}}
 
+{{- define "slipway.mlflowStepsSecret" -}}
+{{- .Values.mlflow.steps.existingSecret | default (printf "%s-mlflow-steps" (include "slipway.fullname" .)) -}}
+{{- end -}}
+
+{{- define "slipway.signingSecret" -}}
+{{- .Values.signing.existingSecret | default (printf "%s-signing" (include "slipway.fullname" .)) -}}
+{{- end -}}
+
 {{/* A Secret of the chart: root, name, component, data (plain text by key). What is in the cluster stays, unless it is named
      in `given`: a value that was made once survives upgrades, and `keep` has it survive an uninstall, as the data does. */}}
 {{- define "slipway.secret" -}}

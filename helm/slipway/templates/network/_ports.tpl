@@ -6,3 +6,11 @@
 - {port: {{ . }}, protocol: TCP}
 {{- end }}
 {{- end -}}
+
+{{/* Where the promoter's judge and sigstore answer. */}}
+{{- define "slipway.promoterPorts" -}}
+{{- $ports := list -}}
+{{- with .Values.judge.url }}{{ $ports = append $ports (include "slipway.port" .) }}{{ end -}}
+{{- if eq .Values.signing.mode "sigstore" }}{{ $ports = append $ports "443" }}{{ end -}}
+{{ $ports | toJson }}
+{{- end -}}

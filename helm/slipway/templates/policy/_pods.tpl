@@ -9,7 +9,16 @@ gpuImage: {{ include "slipway.image" (dict "root" . "image" .Values.images.steps
 {{- end }}
 imagePullPolicy: {{ .Values.images.steps.pullPolicy }}
 imagePullSecrets: {{ .Values.global.imagePullSecrets | toJson }}
-serviceAccounts: {steps: {{ $full }}-steps, promoter: {{ $full }}-promoter}
+roles:
+  {{- range $role := list "steps" "promoter" }}
+  {{ $role }}:
+    serviceAccount: {{ $full }}-{{ $role }}
+    env: {{- include "slipway.env" (dict "base" (include (printf "slipway.%sEnv" $role) $) "extra" (list $steps.extraEnv)) | nindent 6 }}
+    {{- if and (eq $role "promoter") (eq $.Values.signing.mode "key") }}
+    volumes: {{- include "slipway.keysVolume" (dict "root" $ "keys" (list "signing.pem" "verify.pem")) | trim | nindent 6 }}
+    volumeMounts: {{- include "slipway.keysMount" $ | trim | nindent 6 }}
+    {{- end }}
+  {{- end }}
 labels: {{ merge (dict "app.kubernetes.io/name" "slipway" "app.kubernetes.io/instance" $full) $steps.podLabels | toJson }}
 annotations: {{ $steps.podAnnotations | toJson }}
 nodeSelector: {{ $steps.nodeSelector | toJson }}
@@ -19,7 +28,6 @@ priorityClassName: {{ $steps.priorityClassName | quote }}
 resources: {{ $steps.resources | toJson }}
 gpu: {{ $steps.gpu | toJson }}
 startupTimeoutS: {{ $steps.startupTimeoutSeconds }}
-env: {{- include "slipway.env" (dict "base" (include "slipway.stepEnv" .) "extra" (list $steps.extraEnv)) | nindent 2 }}
 envFrom:
   - configMapRef: {name: {{ $full }}-settings}
 volumes:

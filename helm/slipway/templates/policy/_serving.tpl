@@ -17,6 +17,7 @@ fetch:
     - configMapRef: {name: {{ $full }}-settings}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
+    {{- with include "slipway.keysMount" . }}{{ trim . | nindent 4 }}{{ end }}
     {{- if .Values.storage.persistentVolumeClaim.enabled }}
     - {name: store, mountPath: /var/lib/slipway, readOnly: true}
     {{- end }}

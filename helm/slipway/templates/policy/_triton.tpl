@@ -52,6 +52,7 @@ spec:
     - {name: tmp, emptyDir: {}}
     - name: shm
       emptyDir: {medium: Memory, sizeLimit: {{ $triton.sharedMemory }}}
+    {{- with include "slipway.keysVolume" (dict "root" . "keys" (list "verify.pem")) }}{{ trim . | nindent 4 }}{{ end }}
     {{- with include "slipway.storeVolume" . }}{{ trim . | nindent 4 }}{{ end }}
     {{- with $triton.extraVolumes }}{{ toYaml . | nindent 4 }}{{ end }}
 {{- end -}}
