@@ -5,6 +5,9 @@ What a pipeline cannot know is a marked blank, never a guess.
 
 from __future__ import annotations
 
+from typing import get_args
+
+from pipeline.columns import ColumnKind
 from pipeline.gate_rules import LOWER_IS_BETTER
 from pipeline.record import PromotionRecord
 from pipeline.refs import Verdict
@@ -32,6 +35,7 @@ def cards(record: PromotionRecord, before: PromotionRecord | None) -> dict[str, 
         if schema
         else ()
     )
+    kinds = tuple((kind, names) for kind in get_args(ColumnKind) if schema and (names := schema.names(kind)))
     environment = templates()
     files = dict(figures)
     for name, title in ((CARD, "Model card"), (FILE, "Technical file")):
@@ -43,6 +47,7 @@ def cards(record: PromotionRecord, before: PromotionRecord | None) -> dict[str, 
             lower=record.spec is not None and record.spec.primary in LOWER_IS_BETTER,
             metrics=_served(record) or metrics(record),
             approval=_approval(record),
+            kinds=kinds,
             tensors=tuple((one, len(names)) for one, names in sizes if names),
             before=before,
             changed=changes(before, record) if before else (),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -15,12 +15,13 @@ from pipeline.policy import read_policy
 from pipeline.served import Served
 from pipeline.settings import Settings
 from pipeline.suggest import near
-from serving.cluster import Cluster, KubernetesCluster
 from serving.manifests import DIGEST, GRPC, model_name
 from serving.plane import plane
 from serving.policy import ServingPolicy
-from serving.readiness import is_ready
 from serving.triton import TritonClient
+
+if TYPE_CHECKING:
+    from serving.cluster import Cluster
 
 Ask = Callable[[str, str], Served]  # address and model to what is served there
 MODELS = re.compile(r"^(?P<base>https?://[^?#]*?)/v2/models/(?P<model>[^/?#]+)")
@@ -65,6 +66,9 @@ def _replicas(settings: Settings, model: str, cluster: Cluster | None) -> Iterab
 
     Who may not read the cluster asks the Service itself, which answers with one of them.
     """
+    from serving.cluster import KubernetesCluster  # noqa: PLC0415 (half a second, which one machine has no use for)
+    from serving.readiness import is_ready  # noqa: PLC0415
+
     policy = read_policy(settings.serving, ServingPolicy, "SLIPWAY_SERVING")
     try:
         cluster = cluster or KubernetesCluster(policy.namespace, settings.timeout_s)

@@ -185,5 +185,7 @@ def test_many_columns_are_cut_and_said() -> None:
     wide = schema.model_copy(update={"columns": tuple(Column(name=f"c{at}", kind="number") for at in range(1000))})
     data = record.dataset.model_copy(update={"row_schema": wide})
     made = cards(record.model_copy(update={"dataset": data}), None)
-    assert "800 more columns are in `record.json`" in made["model_card.md"]
+    assert "1,000 columns of kind number: c0, c1," in made["model_card.md"]
+    assert "c199 and 800 more, which `record.json` names" in made["model_card.md"].replace(",\n", "")
+    assert "800 more columns are in `record.json`" in made["technical_file.md"]
     assert "`numeric` with 1,000 columns" in made["technical_file.md"]
