@@ -105,7 +105,12 @@ def acknowledged(run: Run, at: Version) -> Serving:
     replicas = endpoints.serving(run.settings, (at.name,))
     others = [one for one in replicas if one.error or one.version != at.number or one.digest != at.onnx_digest]
     if others or not replicas:
-        told = "; ".join(f"{one.where}: {one.error or f'version {one.version}'}" for one in others) or "none is there"
+        told = (
+            "; ".join(
+                f"{one.where}: {one.error or f'version {one.version}, graph {one.digest[:16]}'}" for one in others
+            )
+            or "none is there"
+        )
         what = f"not every replica has acknowledged version {at.number}: {told}"
         raise Unavailable(what, f"model {at.name}", "the step is tried again; what serves was not taken down")
     address = plane(run.settings).address(at.name)

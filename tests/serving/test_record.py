@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 from chain import PASSED, Chain, chain
 from full_record import full_record
+from worlds import fake_world
 
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, Rejected, Unavailable
@@ -34,14 +36,18 @@ from pipeline.record import (
 )
 from pipeline.refs import Approval, CheckReport, Verdict
 from pipeline.run import Run
+from pipeline.served import Served
 from pipeline.settings import Settings
+from pipeline.spec import BlueGreen
 from pipeline.store import WHOLE, Store
+from serving import endpoints
 from serving import record as record_module
+from serving.cluster_plane import ClusterPlane
 from serving.ledger import trusted, verified
 from serving.manifests import Version
 from serving.record import record
 from serving.record_content import Verdict as Decision
-from serving.record_content import build
+from serving.record_content import acknowledged, build
 from serving.signing import SIGNATURE
 
 GOLDEN = Path(__file__).resolve().parents[2] / "docs" / "record.schema.json"
@@ -316,3 +322,27 @@ def test_a_replica_that_serves_another_is_no_acknowledgement(
     with pytest.raises(Unavailable, match="not every replica has acknowledged version 2"):
         record(one.run, None, Decision("rollback", Version(one.spec.name, 2, read[1].digest, read[0].onnx_digest), 1))
     assert sequences(one.run.store, one.spec.name) == (1,)
+
+
+def test_in_a_cluster_every_pod_acknowledges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says: dict[str, str] = {}
+
+    def ask(address: str, model: str) -> Served:
+        return Served(model=model, address=address, version=1, digest=says.get(address, "o" * 64))
+
+    with fake_world() as world, world.kubelet():
+        run = Run("r1", "credit", world.settings(tmp_path), tmp_path)
+        version = Version("credit", 1, "d" * 64, "o" * 64)
+        ClusterPlane(run.settings, world.cluster, lambda *_: None, poll_s=0.05).switch(
+            version, BlueGreen(kind="blue_green")
+        )
+        monkeypatch.setattr(endpoints, "serving", partial(endpoints.serving, cluster=world.cluster, ask=ask))
+        found = acknowledged(run, version)
+        pods = {pod["metadata"]["name"] for pod in world.cluster.select("Pod", {})}
+        assert len(pods) == 2
+        assert {replica.replica for replica in found.replicas} == pods
+        assert {replica.package for replica in found.replicas} == {"d" * 64}
+        assert found.grpc == "slipway-model-credit.test.svc:8001"
+        says[found.replicas[1].address] = "x" * 64
+        with pytest.raises(Unavailable, match=rf"{found.replicas[1].replica} .*: version 1, graph xxxx"):
+            acknowledged(run, version)
