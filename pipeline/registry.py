@@ -199,6 +199,28 @@ class Registry(Tracking):
                 value = None
         return None if value is None else str(value)
 
+    def download(self, name: str, version: int, folder: Path) -> str:
+        """All that MLflow keeps of a version's making, and the id of the logged model that the version is.
+
+        `folder/models/ID` has each logged model of the run that trained it, `folder/runs/ID` the artifacts of that run
+        and of the pipeline run that it belongs to.
+        """
+        from mlflow.artifacts import download_artifacts  # noqa: PLC0415
+
+        with self._answering():
+            found = self._client.get_model_version(name, str(version))
+            run = self._client.get_run(found.run_id)
+            runs = {str(found.run_id), run.data.tags.get("mlflow.parentRunId", str(found.run_id))}
+            outputs = run.outputs.model_outputs if run.outputs else ()
+            model_id = str(found.source).removeprefix("models:/")
+            models = {model_id, *(str(output.model_id) for output in outputs)}
+            for kind, prefix, ids in (("models", "models:/", models), ("runs", "runs:/", runs)):
+                for one in sorted(ids):
+                    (folder / kind / one).mkdir(parents=True)
+                    uri = f"{prefix}{one}/" if kind == "runs" else f"{prefix}{one}"
+                    download_artifacts(uri, dst_path=str(folder / kind / one), tracking_uri=self.uri)
+        return model_id
+
     def version_tags(self, name: str, version: int) -> dict[str, str]:
         """Tags of a version. Raises Invalid when there is no such version."""
         return self.version(name, version).tags

@@ -15,13 +15,12 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import Invalid, Problem, SlipwayError
-from pipeline.record import ought_to_serve
 from pipeline.settings import Settings, read_settings
 from pipeline.store import Store
+from serving.ledger import trusted
 from serving.model_config import FILE
 from serving.package import package_key, verify, verify_as
 from serving.places import challenger, packages, place, remove, replace, repository, same
-from serving.signing import check_signature
 
 log = logging.getLogger("slipway")
 _LONGEST = 1 << 20  # bytes of a switch
@@ -105,10 +104,7 @@ def _version(settings: Settings, name: str) -> int:
     for package in sorted(packages(settings, name).glob("*")):
         if content and package.name.isdigit() and _read(package / FILE) == content:
             return int(package.name)
-    store = Store(settings.store)
-    if entry := ought_to_serve(store, name):
-        with store.local(entry.key) as folder:
-            check_signature(folder, settings)
+    if entry := trusted(settings, Store(settings.store), name):
         return entry.version
     if found := _VERSION.search(content):
         return int(found[1])

@@ -1,4 +1,4 @@
-"""What serves: predict, lineage, rollback, reconcile."""
+"""What serves: predict, lineage, verify, rollback, reconcile."""
 
 from __future__ import annotations
 
@@ -57,6 +57,31 @@ def lineage(
         direction: Direction = "both" if up == down else "up" if up else "down"
         found = trace(this.settings, Registry(this.settings), what, direction)
         this.result(found.model_dump(mode="json"), lambda: this.console.print(*found.trees(), sep="\n"))
+
+
+def verify(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="a folder (a package, a record), MODEL, MODEL@ALIAS or MODEL/VERSION; what exists as a folder is one",
+            show_default=False,
+        ),
+    ],
+    json: Json = False,
+) -> None:
+    """Verify digests, signatures and records of a version, wherever it lies, and that nothing in it is pickled."""
+    with session(json) as this:
+        found = room("serving.verify:verified")(this.settings, what)
+        problems = [problem for one in found for problem in one.problems]
+
+        def show() -> None:
+            this.console.print(room("serving.verify:table")(found))
+            for problem in problems:
+                this.console.print(f"refused: {problem}", markup=False, soft_wrap=True)
+
+        this.result({"checked": [one.model_dump() for one in found], "problems": problems}, show)
+        if problems:
+            raise typer.Exit(2)
 
 
 def rollback(model: Model, json: Json = False) -> None:
