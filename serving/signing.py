@@ -100,7 +100,7 @@ def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
 
 def _said(error: Exception) -> str:
     """The reason as one line, without the digests that the library prints as Python."""
-    text = re.sub(r": Expected 'Digest\(.*", " (and maybe more)", " ".join(str(error).split()))
+    text = re.sub(r": Expected\W+Digest\(.*", " (and maybe more)", " ".join(str(error).split()))
     return text.replace("Signature mismatch: ", "").strip("[]\"'")[:300] or type(error).__name__
 
 
