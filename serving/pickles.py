@@ -11,7 +11,7 @@ import bz2
 import gzip
 import io
 import lzma
-import pickletools
+import mmap
 import re
 import tarfile
 import zipfile
@@ -19,26 +19,23 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+from serving.opcodes import is_program
 
 MAX_DEPTH = 5  # archives within archives
 MAX_UNPACKED = 256 << 20  # bytes of one packed file
-MAX_OPERATIONS = 1_000_000  # of a program that may be a pickle
-_CALLS = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX"})
-_IMPORTED = re.compile(r"^[^\W\d][\w.]* [^\W\d][\w.]*$")
-_HEADER = re.compile(rb"\x80[\x00-\x05]")
-_EARLY = 3  # operations after which a headed program that breaks off is one all the same (joblib's raw arrays)
+_PART = 1 << 20  # bytes that are unpacked at once
 _SEALED = {  # packed in ways that are not looked into
     b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "rar",
-    b"\x1f\x9d": "compress", b"\x02\x21\x4c\x18": "lz4", b"ZF": "an old joblib's zlib",
+    b"\x1f\x9d": "compress", b"\x02\x21\x4c\x18": "lz4", b"ZF0x": "an old joblib's zlib",
 }  # fmt: skip
-_OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+_OPENERS: dict[bytes, Callable[[IO[bytes]], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\x00": lzma.LZMAFile,
     b"\x5d\x00\x00": partial(lzma.LZMAFile, format=lzma.FORMAT_ALONE),
 }
-_ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 
 
 def find_pickles(root: Path) -> list[tuple[str, str]]:
@@ -73,37 +70,23 @@ def _look(file: IO[bytes], depth: int) -> Iterator[tuple[str, str]]:
         yield "", "is a pickle"
     file.seek(0)
     if zipfile.is_zipfile(file):
-        yield from _archive(file, depth, _members_of_zip)
-        return
+        yield from _archive(file, depth, _members_of_zip)  # which may lie behind something else
     file.seek(0)
-    opener = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
-    if opener or head[:2] in _ZLIB:
-        yield from _packed(file, depth, opener or _inflate)
-        return
+    if (parts := _unpacked(file, head)) is not None:
+        yield from _packed(file, depth, parts)
     if _is_tar(file):
         yield from _archive(file, depth, _members_of_tar)
 
 
 def is_pickle(file: IO[bytes]) -> bool:
-    """Whether a pickle begins where the stream stands: any protocol, with or without what a reader needs at its end.
-
-    Without a header it has to end, and to import or call something, or to fill the whole stream: text is no pickle
-    because its first letters happen to be operations.
-    """
-    headed = bool(_HEADER.match(file.read(2)))
-    file.seek(0)
-    count, calls = 0, False
+    """Whether the stream as a whole is something that `pickle.load` would run: any protocol, headed or not."""
+    if isinstance(file, io.BytesIO):
+        return is_program(file.getvalue())
     try:
-        for operation, argument, _ in pickletools.genops(file):
-            count += 1
-            if operation.name in ("GLOBAL", "INST") and not _IMPORTED.match(str(argument)):
-                return False
-            calls = calls or operation.name in _CALLS
-            if count > MAX_OPERATIONS:
-                return True
-    except Exception:  # noqa: BLE001 (pickletools raises whatever the bytes make it raise)
-        return headed and count >= _EARLY
-    return headed or (calls and count > 2) or (count > 1 and not file.read(64).strip())
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return is_program(data)
+    except ValueError:  # an empty file
+        return False
 
 
 def _holds_objects(file: IO[bytes]) -> bool:
@@ -118,23 +101,40 @@ def _holds_objects(file: IO[bytes]) -> bool:
         return True
 
 
-def _packed(file: IO[bytes], depth: int, opener: Callable[[IO[bytes]], IO[bytes]]) -> Iterator[tuple[str, str]]:
+def _packed(file: IO[bytes], depth: int, parts: Iterator[bytes]) -> Iterator[tuple[str, str]]:
     if depth == 0:
         yield "", f"is packed more than {MAX_DEPTH} times"
         return
+    content = bytearray()
     try:
-        content = opener(file).read(MAX_UNPACKED + 1)
+        for part in parts:
+            content += part
+            if len(content) > MAX_UNPACKED:
+                yield "", f"unpacks to more than {MAX_UNPACKED >> 20} MiB"
+                return
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
-        return  # it only begins as if it were packed
-    if len(content) > MAX_UNPACKED:
-        yield "", f"unpacks to more than {MAX_UNPACKED >> 20} MiB"
-        return
-    for inside, what in _look(io.BytesIO(content), depth - 1):
+        pass  # it only began as if it were packed; or it breaks off, and its reader has run what came before
+    for inside, what in _look(io.BytesIO(bytes(content)), depth - 1):
         yield inside, f"{what}, packed"
 
 
-def _inflate(file: IO[bytes]) -> IO[bytes]:
-    return io.BytesIO(zlib.decompressobj().decompress(file.read(), MAX_UNPACKED + 1))
+def _unpacked(file: IO[bytes], head: bytes) -> Iterator[bytes] | None:
+    """The content of a compressed stream, in parts; None when it is none."""
+    for magic, opener in _OPENERS.items():
+        if head.startswith(magic):
+            return iter(partial(opener(file).read1, _PART), b"")  # `read` would lose what comes before a break
+    if len(head) > 1 and head[0] & 0x0F == zlib.DEFLATED and int.from_bytes(head[:2], "big") % 31 == 0:
+        return _inflated(file)
+    return None
+
+
+def _inflated(file: IO[bytes]) -> Iterator[bytes]:
+    """Streams of zlib, one after the other, as joblib reads them."""
+    machine = zlib.decompressobj()
+    while part := machine.unconsumed_tail or machine.unused_data or file.read(1024):
+        if machine.eof:
+            machine = zlib.decompressobj()
+        yield machine.decompress(part, _PART)
 
 
 Members = Callable[[IO[bytes]], Iterator[tuple[str, int, IO[bytes] | None]]]
