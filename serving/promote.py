@@ -6,12 +6,13 @@ from typing import Literal
 
 from pipeline.errors import Problem, Rejected, Unavailable
 from pipeline.frozen import Frozen
-from pipeline.record import ought_to_serve
+from pipeline.record import PromotionRecord
 from pipeline.refs import Approval, GateReport, ModelVersionRef, PackageRef, PromotionRef, RolloutRef
 from pipeline.registry import Registry
 from pipeline.run import Run
 from pipeline.spec import Canary, PipelineSpec
 from pipeline.step import main
+from serving.ledger import trusted
 from serving.manifests import Version
 from serving.plane import plane
 from serving.record import record
@@ -37,7 +38,8 @@ def promote(
 
     Raises:
         Rejected: a gate, a person or the canary refused, or another version became champion since the gates compared.
-        Invalid: the package is not whole, or Triton cannot serve it; the old version serves on.
+        Invalid: the package is not whole, Triton cannot serve it, or the ledger cannot be trusted; the old version
+            serves on.
         Unavailable: Triton, MLflow or the store do not answer; a person has not answered yet. A retry helps.
     """
     version = Version(spec.name, model.version, package.digest, model.onnx_digest)
@@ -46,11 +48,12 @@ def promote(
     lasts_s = strategy.observe_s * len(strategy.shares) if isinstance(strategy, Canary) else 0.0
     with serving.alone(spec.name, run.id, lasts_s):
         champion = run.registry.alias(spec.name, CHAMPION)
+        last = trusted(run.settings, run.store, spec.name)  # nothing is written after what somebody changed
         if refusal is None and champion not in (report.champion, model.version):
             what = f"version {champion} became champion after the gates compared with {report.champion or 'none'}"
             problem = Problem(what, spec.name, "run again: the gates compare with the new champion")
             refusal = Refusal(state="overtaken", champion=champion, problems=(problem,))
-        previous = _previous(run, spec.name, model.version, champion)
+        previous = _previous(last, model.version, champion)
         if refusal is None:
             try:
                 serving.switch(version, strategy)
@@ -127,11 +130,10 @@ def version_of(registry: Registry, name: str, number: int) -> Version:
     return Version(name, number, tags.get("slipway.package", ""), tags.get("slipway.onnx", ""))
 
 
-def _previous(run: Run, name: str, version: int, champion: int | None) -> int | None:
+def _previous(last: PromotionRecord | None, version: int, champion: int | None) -> int | None:
     """The version to keep for a roll-back: what serves, or by the ledger when the alias has moved already."""
     if champion != version:
         return champion
-    last = ought_to_serve(run.store, name)
     return None if last is None else last.previous if last.version == version else last.version
 
 

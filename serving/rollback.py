@@ -99,12 +99,12 @@ def _last(run: Run, name: str) -> PromotionRecord:
 
 def _before(run: Run, last: PromotionRecord) -> Version:
     """The version that served before, by the record of its own promotion."""
-    found = None
-    if last.kind == "promotion" and last.previous is not None:
-        found = promotion_of(run.store, last.model, last.previous)
+    where, remedy = f"model {last.model}", "run the pipeline for a new one"
+    if last.kind == "rollback" or last.previous is None:
+        raise Invalid(f"no version before {last.version} is kept", where, remedy)
+    found = promotion_of(run.store, last.model, last.previous)
     if found is None:
-        what = f"no version before {last.version} is kept"
-        raise Invalid(what, f"model {last.model}", "run the pipeline for a new one")
+        raise Invalid(f"the ledger has no promotion of version {last.previous}, which served before", where, remedy)
     return version_in(verified(run.settings, run.store, last.model, found.sequence))
 
 

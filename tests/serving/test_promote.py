@@ -448,13 +448,13 @@ def test_the_way_back_is_the_ledgers_whatever_tags_and_alias_have_become(make: C
     registry, name = first.run.registry, first.spec.name
     registry.set_alias(name, CHAMPION, 3)
     registry.set_version_tags(name, 2, {"slipway.previous": "3"})
-    registry.set_version_tags(name, 1, {"slipway.package": "0" * 64, "slipway.onnx": "0" * 64})
+    registry.set_version_tags(name, 1, {"slipway.package": "9f" * 32, "slipway.onnx": "9f" * 32})
     end = rollback(back_run(first.run.settings), name)
     assert (end.version, end.previous, champion(first)) == (1, 2, 1)
     assert serves(first)
 
 
-def test_a_way_back_by_a_ledger_that_somebody_changed_is_refused(make: Callable[..., Chain]) -> None:
+def test_nothing_moves_on_the_word_of_a_ledger_that_somebody_changed(make: Callable[..., Chain]) -> None:
     first, second = make("r1", 1.0), make("r2", 3.0)
     first.promote(*first.ready())
     second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
@@ -462,7 +462,11 @@ def test_a_way_back_by_a_ledger_that_somebody_changed_is_refused(make: Callable[
     path.write_bytes(path.read_bytes().replace(b'"r1"', b'"r9"'))
     with pytest.raises(Invalid, match="was changed, or taken out"):
         rollback(back_run(first.run.settings), first.spec.name)
+    third = make("r3", 2.0)
+    with pytest.raises(Invalid, match="was changed, or taken out"):
+        third.promote(*third.ready(PASSED.model_copy(update={"champion": 2})))
     assert serves(second)
+    assert (champion(second), sequences(second.run.store, second.spec.name)) == (2, (1, 2))
 
 
 @pytest.mark.parametrize("name", ["never_seen", "No such model"])
