@@ -9,7 +9,7 @@ import re
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from serving import opcodes
@@ -60,7 +60,6 @@ WIDTHS = {"1": 1, "4": 4, "8": 8}  # of a length, by the end of its argument's n
 
 
 def _operation(op: pickletools.OpcodeInfo) -> st.SearchStrategy[bytes]:
-    """An opcode with an argument that is one: a length or an index at random makes the machine take all memory."""
     code = op.code.encode("latin1")
     if op.arg is None:
         return st.just(code)
@@ -71,36 +70,42 @@ def _operation(op: pickletools.OpcodeInfo) -> st.SearchStrategy[bytes]:
         return st.sampled_from([b"", b"a", b"os", b"system", b"\xff"]).map(
             lambda text: code + len(text).to_bytes(width, "little") + text
         )
-    argument = st.integers(0, 3).map(lambda value: code + value.to_bytes(op.arg.n, "little"))
-    return (
-        argument
-        if op.name in ("LONG_BINPUT", "FRAME")
-        else argument | st.binary(min_size=op.arg.n, max_size=op.arg.n).map(lambda value: code + value)
+    small = st.integers(0, 3).map(lambda value: code + value.to_bytes(op.arg.n, "little"))
+    return small | st.binary(min_size=op.arg.n, max_size=op.arg.n).map(lambda value: code + value)
+
+
+ANY = st.one_of([_operation(op) for op in pickletools.opcodes])
+PUSH = st.one_of([_operation(op) for op in pickletools.opcodes if not op.stack_before and op.stack_after])
+NOISE = (
+    PUSH.map(lambda push: push + b"0")
+    | st.tuples(PUSH, PUSH).map(lambda two: b"(" + two[0] + two[1] + b"1")
+    | st.sampled_from([b"", b"N.", b"(0", b"N\x940", b"Np1\n0", b"Nq\x010", b"\x80\x02", b"\x80\x05", b"]N2a00"])
+)
+STRINGS = st.tuples(
+    *(st.sampled_from([b"\x8c\x02os", b"X\x02\0\0\0os", b"Vos\n", b"U\x02os", b"S'os'\n"]) for _ in "12")
+)
+IMPORT = st.sampled_from([b"cos\nsystem\n", b"cm\xc3\xb6d\nf\n"]) | STRINGS.map(lambda two: two[0] + two[1] + b"\x93")
+MADE = IMPORT.flatmap(
+    lambda name: st.sampled_from(
+        [name + call for call in (b")R", b"(tR", b"(NNtR", b"N\x85R", b")\x81", b")}\x92", b"q\x010h\x01)R", b"}b")]
+        + [b"(" + name + b"o", b"(" + name + b"No", b"(ios\nsystem\n", b"(NNios\nsystem"]
     )
-
-
-IDIOMS = [
-    b"cos\nsystem\n",
-    b"\x8c\x02os\x8c\x06system\x93",
-    b"(S'a'\n",
-    b")R",
-    b"(t",
-    b")\x81",
-    b")}\x92",
-    b"}b",
-    b"0",
-    b"N",
-]
-OPERATION = st.sampled_from(IDIOMS) | st.one_of([_operation(op) for op in pickletools.opcodes])
-PROGRAM = st.lists(OPERATION, max_size=12).map(b"".join)
+)
+PROGRAM = st.tuples(
+    st.lists(NOISE, max_size=3), MADE | st.lists(ANY, max_size=6).map(b"".join), ANY | st.just(b"")
+).map(lambda parts: b"".join(parts[0]) + parts[1] + parts[2])
+SPOILT = st.tuples(PROGRAM, st.integers(0, 60), st.integers(0, 2)).map(
+    lambda drawn: drawn[0][: drawn[1]] + drawn[0][drawn[1] + drawn[2] :]
+)
 
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(PROGRAM, st.sampled_from(["ASCII", "latin1", "bytes"]))
+@given(PROGRAM | SPOILT, st.sampled_from(["ASCII", "latin1", "bytes"]))
 @example(b"S'\xff'\n0cos\nsystem\n)R", "latin1")
 @example(b"I5\0 and more\n0cos\nsystem\n)R", "ASCII")
 @example(b"(S'true'\nios\nsystem", "ASCII")
 def test_what_makes_the_machine_call_something_is_a_program(data: bytes, encoding: str) -> None:
+    assume(not set(data) & {ord("r"), 0x96})  # with a length at random these make the machine take all memory
     if calls(data, encoding):
         assert is_program(data)
 
