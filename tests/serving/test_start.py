@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from chain import graph
+from ledgers import write_entry
 from packed import answer, pack, serve
 
 from pipeline import stack
@@ -20,11 +22,15 @@ from pipeline.ports import free_ports
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.supervisor import Supervisor
+from serving.embedded import EmbeddedPlane
 from serving.live import Live
 from serving.manifests import Version
-from serving.places import repository
+from serving.package import package_key
+from serving.places import challenger, repository
+from serving.probe import probe
 from serving.server import SERVING
 from serving.start import sound
+from serving.triton import TritonClient
 
 Harm = Callable[[Path, Path], object]  # of the model's part of the repository, and its kept package
 
@@ -124,6 +130,54 @@ def test_a_configuration_that_chooses_nothing_is_not_loaded_without_a_ledger(
     assert "m is not loaded" in caplog.text
 
 
+def test_a_switch_that_nobody_has_packaged_is_the_ledgers(settings: Settings, tmp_path: Path) -> None:
+    versions = [placed(settings, tmp_path / str(number), "m", number) for number in (1, 2)]
+    switch = repository(settings) / "m" / "config.pbtxt"
+    right = switch.read_bytes()
+    write_entry(settings, "m", 2, versions[1].onnx_digest, versions[1].digest)
+    for text in (right.replace(b"versions: [ 2 ]", b"versions: [ 1 ]"), b"\xff", b""):
+        switch.write_bytes(text)
+        assert sound(settings) == ("m",)
+        assert switch.read_bytes() == right
+
+
+def test_a_ledger_that_was_changed_is_not_believed(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    version = placed(settings, tmp_path / "1", "m", 1)
+    write_entry(settings, "m", 1, version.onnx_digest, version.digest)
+    path = Path(Store(settings.store).path("records/m/000001/record.json"))
+    path.write_bytes(path.read_bytes().replace(b'"run": "', b'"run": "x'))
+    assert sound(settings) == ("m",)  # nobody asks it
+    (repository(settings) / "m" / "config.pbtxt").write_text("version_policy { specific { versions: [ 1 ] } }")
+    assert sound(settings) == ()
+    assert "the signature does not hold" in caplog.text
+
+
+def test_what_does_not_belong_there_is_not_loaded(settings: Settings, tmp_path: Path) -> None:
+    placed(settings, tmp_path / "1", "m", 1)
+    model = repository(settings) / "m"
+    (model / "configs").mkdir()
+    (model / "configs" / "cpu.pbtxt").write_text("name: 'm'")
+    (model / "model.py").symlink_to("/etc/passwd")
+    (model / ".2.half").mkdir()  # of a promotion that is under way
+    (repository(settings) / "linked").symlink_to(model)
+    (repository(settings) / "foreign" / "1").mkdir(parents=True)
+    assert sound(settings) == ("m",)
+    assert sorted(path.name for path in model.iterdir()) == [".2.half", "1", "config.pbtxt"]
+
+
+def test_what_was_packaged_before_there_were_signatures_is_told(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    placed(settings, tmp_path / "1", "m", 1)
+    for signature in settings.home.rglob("model.sig"):
+        signature.unlink()
+    shutil.rmtree(settings.home / "keys")
+    assert sound(settings) == ()
+    assert "it was not made by this release: run the pipeline again" in caplog.text
+
+
 @pytest.mark.stack
 def test_a_killed_server_comes_back_with_what_was_signed(tmp_path: Path) -> None:
     triton = Path(__file__).resolve().parents[2] / ".triton"
@@ -150,3 +204,40 @@ def test_a_killed_server_comes_back_with_what_was_signed(tmp_path: Path) -> None
         assert "lost is not loaded" in log
     finally:
         stack.down(own)
+
+
+@pytest.mark.stack
+def test_a_challengers_server_starts_with_what_was_signed_or_not_at_all(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    version = pack(stack_settings, tmp_path, "rival", 3, graph(3.0))
+    plane, supervisor = EmbeddedPlane(stack_settings), Supervisor(stack_settings)
+    try:
+        ref = plane.start(version)
+        folder = challenger(stack_settings, "rival", 3) / "rival"
+        before = contents(folder)
+        flipped(folder / "3" / "model.onnx")
+        os.killpg(supervisor.pid(ref.program), signal.SIGKILL)
+        with TritonClient(ref.grpc, 10) as client:
+            assert until(client.ready)
+            probe(client, "rival", 3, version.onnx_digest)
+            assert contents(folder) == before
+            for path in (folder, Path(Store(stack_settings.store).path(package_key("rival", 3, version.digest)))):
+                flipped(path / "3" / "model.onnx")
+            os.killpg(supervisor.pid(ref.program), signal.SIGKILL)
+            log = supervisor.log(ref.program)
+            assert until(lambda: "invalid: " in log.read_text())
+            assert "3/model.onnx has another content" in log.read_text()
+            assert not client.ready()
+        assert not folder.exists()
+    finally:
+        plane.end_challengers("rival")
+
+
+def until(true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
