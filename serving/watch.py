@@ -37,7 +37,8 @@ DEAD_ANSWERS = 2  # in a row: a machine that is short of time for a moment has k
 SILENT_S = 15.0  # no answer, no progress, no work
 STUCK_S = 120.0  # no answer and no progress, however hard it works
 START_S = 180.0  # a server that has not answered yet
-LEAVE_S = 60.0  # a model that is being switched is left alone for as long
+LOADING_S = 10.0  # a version that is being loaded by no process
+LEAVE_S = 20.0  # a model that is being switched is left alone for as long
 BUSY = 0.1  # share of a core: an idle process uses a thousandth
 FIRST_WAIT_S, LONGEST_WAIT_S, CALM_S = 5.0, 600.0, 600.0
 FEW = 2  # reloads that fail before the server is started anew
@@ -101,6 +102,7 @@ class Watcher:
         self.client = client
         self.supervisor = Supervisor(settings)
         self.models: dict[str, Model] = {}
+        self.loading: dict[tuple[str, str], float] = {}  # since when no process is seen
         self.patience = Patience()
         self.silent_since: float | None = 0.0  # nothing is known yet
         self.silent_pid = self.answered_pid = self.reloads = 0
@@ -114,8 +116,9 @@ class Watcher:
             self.silent_since, self.answered_pid, self.reloads = None, self.supervisor.pid(SERVING), 0
             log.info("%s answers, process %d", SERVING, self.answered_pid)
             sweep_memory()
-        loaded = {item["name"] for item in self.client.index() if item.get("state") == "READY"}
-        for name in sorted(loaded):
+        index = self.client.index()
+        self._look_at_loading({(item["name"], item["version"]) for item in index if item.get("state") == "LOADING"})
+        for name in sorted({item["name"] for item in index if item.get("state") == "READY"}):
             self._look_at(name, self.models.setdefault(name, Model()))
 
     def _look_at_silence(self) -> None:
@@ -126,6 +129,14 @@ class Watcher:
         bound = SILENT_S if pid in (0, self.answered_pid) else START_S
         if now - self.silent_since >= bound:
             self._restart(f"{SERVING} has not answered for {bound:.0f} s")
+
+    def _look_at_loading(self, versions: set[tuple[str, str]]) -> None:
+        """A version whose process died while it was loaded is loading for ever, and so is all that waits for it."""
+        now = time.monotonic()
+        self.loading = {one: now if self._stubs(*one) else self.loading.get(one, now) for one in versions}
+        for (name, version), since in self.loading.items():
+            if now - since >= LOADING_S:
+                self._restart(f"version {version} of {name} is being loaded, and its process is dead")
 
     def _look_at(self, name: str, model: Model) -> None:
         problem = ""
@@ -221,9 +232,9 @@ class Watcher:
         for model in self.models.values():
             model.failed = model.dead = 0
 
-    def _stubs(self, name: str) -> list[psutil.Process]:
-        """The processes of a model, one for each of its instances; dead ones are none."""
-        folder, found = f"{repository(self.settings) / name}/", []
+    def _stubs(self, name: str, version: str = "") -> list[psutil.Process]:
+        """The processes of a model (version), one for each of its instances; dead ones are none."""
+        folder, found = f"{repository(self.settings) / name / version}/", []
         try:
             children = psutil.Process(self.supervisor.pid(SERVING)).children(recursive=True)
         except psutil.Error:
