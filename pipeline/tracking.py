@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.errors import Invalid, Unavailable
+from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.refs import DatasetRef
 from pipeline.settings import Settings
 
@@ -74,15 +74,26 @@ class Tracking:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
         from requests import RequestException  # noqa: PLC0415
 
-        remedy = "start it with `slipway up`, or set SLIPWAY_MLFLOW_URI"
         try:
             yield
         except RequestException as error:
-            raise Unavailable("MLflow does not answer", self.uri, remedy) from error
+            status = getattr(error.response, "status_code", None)  # of the proxy of artifacts
+            raise self._failure({401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}.get(status or 0, "")) from error
         except MlflowException as error:
-            if error.error_code in ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"):
-                raise Invalid(f"MLflow refused: {_first_line(error)}", self.uri, "correct the call") from error
-            raise Unavailable(f"MLflow does not answer: {_first_line(error)}", self.uri, remedy) from error
+            raise self._failure(error.error_code, _first_line(error)) from error
+
+    def _failure(self, code: str, said: str = "") -> SlipwayError:
+        """What a call came to that MLflow did not do."""
+        if code == "PERMISSION_DENIED":
+            remedy = "see MLFLOW_TRACKING_USERNAME: the promoter alone writes the registry; other rights are its administrator's"
+            return Invalid("MLflow does not let this user do it", self.uri, remedy)
+        if code == "UNAUTHENTICATED":  # a retry is a new pod, which has the password of now
+            remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; after a change, restart MLflow"
+            return Unavailable("MLflow does not know this user by this password", self.uri, remedy)
+        if code in ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"):
+            return Invalid(f"MLflow refused: {said}", self.uri, "correct the call")
+        what = f"MLflow does not answer: {said}" if said else "MLflow does not answer"
+        return Unavailable(what, self.uri, "start it with `slipway up`, or set SLIPWAY_MLFLOW_URI")
 
     def pipeline_run(self, run: Run, spec: PipelineSpec) -> str:
         """Id of the MLflow run of this pipeline run; created, with spec and description, when first asked for."""
