@@ -34,7 +34,7 @@ class Checked(Frozen):
 
     what: str
     where: str
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     left: str = ""
 
 
@@ -122,7 +122,7 @@ class _Version:
         try:
             serves = int(Live(self.settings, self.name).as_kept()["parameters"]["version"]["string_value"])
         except Invalid as error:
-            return Checked(what=what, where=str(model), problems=tuple(map(str, error.problems)))
+            return Checked(what=what, where=str(model), problems=error.problems)
         return Checked(what=what, where=str(model), left="" if serves == self.number else f"version {serves} serves")
 
     def _graph(self, graph: Path, copy: Path) -> None:
@@ -174,7 +174,7 @@ def _checked(what: str, where: str, check: Callable[[], object]) -> Checked:
     try:
         check()
     except Invalid as error:
-        return Checked(what=what, where=where, problems=tuple(map(str, error.problems)))
+        return Checked(what=what, where=where, problems=error.problems)
     return Checked(what=what, where=where)
 
 

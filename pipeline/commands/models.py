@@ -79,7 +79,8 @@ def verify(
             for problem in problems:
                 this.console.print(f"refused: {problem}", markup=False, soft_wrap=True)
 
-        this.result({"checked": [one.model_dump() for one in found], "problems": problems}, show)
+        checked = [one.model_dump() for one in found]
+        this.result({"checked": checked, "problems": [vars(problem) for problem in problems]}, show)
         if problems:
             raise typer.Exit(2)
 

@@ -57,6 +57,7 @@ def test_help_names_every_command(slipway: Slipway) -> None:
         "trigger",
         "predict",
         "lineage",
+        "verify",
         "rollback",
         "reconcile",
         "spec",
@@ -105,6 +106,8 @@ def test_validate_says_everything_that_is_wrong_at_once(slipway: Slipway, tmp_pa
         (["init", "postgresql://me:secret@h/d", "-t", "y", "--table", "t"], 2, "name the variable that holds"),
         (["lineage", "demo"], 1, "MLflow does not answer"),
         (["lineage", "demo/x"], 2, "'x' is not a version"),
+        (["verify", "demo"], 1, "MLflow does not answer"),
+        (["verify", "demo/x"], 2, "'x' is not a version"),
         (["rollback", "demo"], 1, "MLflow does not answer"),
     ],
 )
