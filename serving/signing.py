@@ -2,6 +2,7 @@
 
 `model.sig` lies in the folder that it signs, over every other file of it. What may be served is said by `verify_key`:
 PEM blocks of public keys or certificates, any of which may have signed (so that a key can be replaced).
+The tests sign and verify by keys for real; of sigstore, whose service they do not call, they hold what it is asked.
 """
 
 from __future__ import annotations
