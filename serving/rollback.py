@@ -46,7 +46,10 @@ def rollback(run: Run, name: str) -> PromotionRef:
         Unavailable: Triton, the cluster or MLflow do not answer. A retry helps.
     """
     if (done := run.envelope(TASK)) is not None:
-        return PromotionRef.model_validate_json(done.ref)
+        ref = PromotionRef.model_validate_json(done.ref)
+        if ref.name != name:
+            raise _taken(run, ref.name, ref.previous)
+        return ref
     began = time.monotonic()
     serving, registry = plane(run.settings), run.registry
     _last(run, name)  # before anything is made under a name that is none
@@ -84,9 +87,12 @@ def _decide(run: Run, name: str) -> Way:
         run.store.write(key, way.model_dump_json().encode())
     way = Way.model_validate_json(run.store.read(key))
     if way.back.name != name or last.version not in (way.champion.number, way.back.number):
-        what = f"run {run.id} has taken back {way.back.name} from {way.champion.number}"
-        raise Invalid(what, run.key, "start a new run")
+        raise _taken(run, way.back.name, way.champion.number)
     return way
+
+
+def _taken(run: Run, name: str, version: int | None) -> Invalid:
+    return Invalid(f"run {run.id} has taken back {name} from version {version}", run.key, "start a new run")
 
 
 def _last(run: Run, name: str) -> PromotionRecord:

@@ -124,6 +124,18 @@ def test_a_first_version_a_second_and_the_way_back(make: Callable[..., Chain], t
         rollback(back_run(first.run.settings), first.spec.name)
 
 
+def test_a_run_takes_one_model_back(make: Callable[..., Chain], stack_settings: Settings, tmp_path: Path) -> None:
+    first, second = make("r1", 1.0), make("r2", 3.0)
+    first.promote(*first.ready())
+    second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
+    other = chain(stack_settings, tmp_path, f"other_{first.spec.name}", "r1", 1.0)
+    other.promote(*other.ready())
+    run = back_run(first.run.settings)
+    rollback(run, first.spec.name)
+    with pytest.raises(Invalid, match=f"has taken back {first.spec.name} from version 2 -> start a new run"):
+        rollback(run, other.spec.name)
+
+
 def test_a_refused_challenger_is_taken_down_and_nothing_else(make: Callable[..., Chain]) -> None:
     first, second = make("r1", 1.0), make("r2", 3.0)
     first.promote(*first.ready())

@@ -341,7 +341,7 @@ def test_a_ledger_that_is_not_to_be_trusted_moves_nothing(fresh: Promoted, how: 
 
 
 def test_a_rollback_in_the_ledger_is_what_ought_to_serve(fresh: Promoted) -> None:
-    rollback(Run("back", ROLLBACK, fresh.settings, Path()), fresh.name)
+    rollback(Run(f"back-{fresh.name}", ROLLBACK, fresh.settings, Path()), fresh.name)
     assert fresh.reconcile() == Reconciled(model=fresh.name, version=1)
     Live(fresh.settings, fresh.name).switch(2, *_digests(fresh, 2))
     fresh.registry.set_alias(fresh.name, CHAMPION, 2)
