@@ -19,8 +19,9 @@ def read_rows(run: Run, dataset: DatasetRef) -> pd.DataFrame:
 
     Raises:
         Unavailable: the store does not answer. A retry helps.
+        Invalid: the snapshot is gone, or is not what was written. A retry does not help.
     """
-    with run.store.local(dataset.key) as path:
+    with run.store.whole(dataset.key) as path:
         return pd.read_parquet(path)
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import fsspec
 from botocore.exceptions import BotoCoreError
 
+from pipeline.digest import digest_file, digest_json, digest_tree
 from pipeline.errors import Invalid, Unavailable
 
 WHOLE = ".whole"  # the last object of a folder in an object store
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @contextmanager
@@ -121,6 +124,24 @@ class Store:
             if target.is_dir():
                 (target / WHOLE).unlink(missing_ok=True)
             yield target
+
+    @contextmanager
+    def whole(self, key: str) -> Iterator[Path]:
+        """As `local`, for a key that is named by the digest of its content: a file, or a folder by its files.
+
+        Raises:
+            Invalid: it is not there, or has another content than was written. A retry does not help.
+        """
+        remedy = "bring it back from a copy of the store, or start a new run"
+        if not self.exists(key):
+            raise Invalid("it is not there any longer", self.path(key), remedy)
+        with self.local(key) as path:
+            found = digest_json(digest_tree(path)) if path.is_dir() else digest_file(path)
+            name = PurePosixPath(key).stem
+            if _DIGEST.fullmatch(name) and found != name:
+                what = f"its content has digest {found[:16]}: it is not what was written"
+                raise Invalid(what, self.path(key), remedy)
+            yield path
 
     def _is_object(self, key: str) -> bool:
         try:

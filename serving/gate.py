@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -55,7 +54,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
     _, rows = split_rows(run, dataset, spec.split)
     schema = dataset.row_schema
     tensors = to_tensors(rows, schema, "snapshot")
-    with np.load(io.BytesIO(run.store.read(model.predictions)), allow_pickle=False) as arrays:
+    with run.store.whole(model.predictions) as path, np.load(path, allow_pickle=False) as arrays:
         native = np.asarray(arrays["native"], dtype=np.float32)
     with (
         _champion(spec, dataset, run, rows) as champion,

@@ -49,7 +49,7 @@ def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run
         folder = Path(scratch) / spec.name
         version = folder / str(model.version)
         version.mkdir(parents=True)
-        with run.store.local(model.onnx_key) as graph:
+        with run.store.whole(model.onnx_key) as graph:
             shutil.copyfile(graph, version / MODEL_FILE)
         if (found := digest_file(version / MODEL_FILE)) != model.onnx_digest:
             raise Invalid(

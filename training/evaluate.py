@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import numpy.typing as npt
 
@@ -43,7 +41,8 @@ def evaluate(spec: PipelineSpec, dataset: DatasetRef, onnx: tuple[OnnxRef, ...],
     for ref, score in zip(onnx, result.scores, strict=True):
         _log_candidate(spec, run, ref, score)
         if score.passed:
-            model = OnnxModel(run.store.read(ref.key), run.settings.threads)
+            with run.store.whole(ref.key) as path:
+                model = OnnxModel(path.read_bytes(), run.settings.threads)
             loss = shuffled_importance(model, schema, tensors, target, spec.primary, spec.seed)
             drawn = figures(schema, target, {ref.candidate: answers[ref.candidate]})
             drawn |= {"importance": importance(loss, spec.primary, ref.candidate)} if loss else {}
@@ -79,7 +78,7 @@ def shuffled_importance(
 
 
 def _answers(run: Run, ref: OnnxRef) -> Floats:
-    with np.load(io.BytesIO(run.store.read(ref.predictions)), allow_pickle=False) as arrays:
+    with run.store.whole(ref.predictions) as path, np.load(path, allow_pickle=False) as arrays:
         return np.asarray(arrays["onnx"], dtype=np.float32)
 
 

@@ -85,7 +85,7 @@ def load_model(kind: str, folder: Path) -> Model:
 
 
 def load_candidate(run: Run, ref: LoggedModelRef) -> Native:
-    """A candidate from the store. Raises Unavailable when the store does not answer (a retry helps)."""
-    with run.store.local(ref.key) as folder:
+    """A candidate from the store. Raises Unavailable when that is silent (a retry helps), Invalid when damaged."""
+    with run.store.whole(ref.key) as folder:
         features = Features.model_validate_json((folder / FEATURES_FILE).read_bytes())
         return Native(features, load_model(ref.kind, folder))

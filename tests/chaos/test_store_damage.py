@@ -1,0 +1,131 @@
+"""Files of the store that were cut off, changed, emptied or lost: a sentence that names file and remedy, and no harm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
+from packed import answer
+
+from pipeline.errors import Invalid, SlipwayError
+from pipeline.graph import STEPS, Task
+from pipeline.local import _function
+from pipeline.record import record_key
+from pipeline.refs import DatasetRef, LoggedModelRef, ModelVersionRef, OnnxRef, PackageRef
+from pipeline.run import ROLLBACK, Run
+from pipeline.step import execute, pin_spec
+from serving.rollback import rollback
+from tests.chaos.conftest import World
+
+pytestmark = pytest.mark.stack
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    for at in range(len(content) // 3, len(content), max(len(content) // 7, 1)):
+        content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {"cut": cut, "flip": flip, "empty": empty, "lost": Path.unlink}
+READERS = {  # what is damaged: the steps that read it
+    "spec.json": ("check",),
+    "snapshot.json": ("check", "gate"),
+    "check.json": ("train",),
+    "train_xgboost.json": ("export",),
+    "export_xgboost.json": ("evaluate",),
+    "evaluate.json": ("register",),
+    "register.json": ("package", "gate"),
+    "package.json": ("rollout", "promote"),
+    "rollout.json": ("gate",),
+    "gate.json": ("promote",),
+    "rows": ("train", "evaluate", "gate"),
+    "native": ("export",),
+    "graph": ("evaluate", "package"),
+    "predictions": ("evaluate", "gate"),
+    "package": ("rollout",),
+}
+
+
+def place(run: Run, what: str) -> Path:
+    if what.endswith(".json"):
+        return Path(run.store.path(f"{run.key}/{what}"))
+    key = {
+        "rows": lambda: run.ref(DatasetRef).key,
+        "native": lambda: f"{run.ref(LoggedModelRef, 'xgboost').key}",
+        "graph": lambda: run.ref(OnnxRef, "xgboost").key,
+        "predictions": lambda: run.ref(ModelVersionRef).predictions,
+        "package": lambda: f"{run.ref(PackageRef).key}/{run.ref(PackageRef).version}/model.onnx",
+    }[what]()
+    path = Path(run.store.path(key))
+    return next(file for file in sorted(path.rglob("*")) if file.suffix == ".ubj") if path.is_dir() else path
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("what", READERS)
+def test_a_damaged_file_is_named_and_nothing_that_serves_is_touched(
+    world: World, calm: dict[str, float], what: str, damage: str
+) -> None:
+    spec, name = world.loaded("calm"), "calm"
+    whole = world.run(name, "r1")
+    run = world.run(name, f"damaged-{what.replace('.', '-').replace('_', '-')}-{damage}")
+    shutil.copytree(whole.store.path(whole.key), run.store.path(run.key))
+    path, served = place(run, what), answer_of(world, name)
+    content = path.read_bytes()
+    try:
+        DAMAGES[damage](path)
+        for reader in READERS[what]:
+            step = next(one for one in STEPS if one.name == reader)
+            task = Task(step, "xgboost" if step.per_candidate else None)
+            Path(run.store.path(f"{run.key}/{task.key}.json")).unlink(missing_ok=True)
+            at = Run(run.id, run.pipeline, run.settings, run.spec_path, task.candidate)
+            if what == "spec.json" and damage == "lost":
+                continue  # it is pinned anew
+            with pytest.raises(SlipwayError) as told:
+                execute(_function(task), pin_spec(at, spec), at)
+            assert isinstance(told.value, Invalid), told.value
+            for problem in told.value.problems:
+                assert problem.remedy, problem
+                assert "\n" not in str(problem)
+            said = str(told.value)
+            assert any(part in said for part in (path.name, path.parent.name, what.removesuffix(".json"))), said
+    finally:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert answer_of(world, name) == served
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_ledger_that_was_tampered_with_moves_nothing(world: World, calm: dict[str, float], damage: str) -> None:
+    run = world.run(ROLLBACK, f"back-{damage}")
+    entry = Path(run.store.path(f"{record_key('calm', 1)}/record.json"))
+    content, served = entry.read_bytes(), answer_of(world, "calm")
+    try:
+        DAMAGES[damage](entry)
+        with pytest.raises(Invalid) as told:
+            rollback(run, "calm")
+        assert "Traceback" not in str(told.value)
+        assert "calm" in str(told.value)
+    finally:
+        entry.write_bytes(content)
+    assert answer_of(world, "calm") == served
+    with pytest.raises(Invalid, match="no version before"):  # whole again, it says what is so
+        rollback(run, "calm")
+
+
+def answer_of(world: World, name: str) -> bytes:
+    return answer(world.settings, name)
