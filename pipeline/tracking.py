@@ -85,7 +85,7 @@ class Tracking:
     def _failure(self, code: str, said: str = "") -> SlipwayError:
         """What a call came to that MLflow did not do."""
         if code == "PERMISSION_DENIED":
-            remedy = "see MLFLOW_TRACKING_USERNAME: the promoter alone writes the registry; other rights are its administrator's"
+            remedy = "see MLFLOW_TRACKING_USERNAME: the promoter alone writes the registry"
             return Invalid("MLflow does not let this user do it", self.uri, remedy)
         if code == "UNAUTHENTICATED":  # a retry is a new pod, which has the password of now
             remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; after a change, restart MLflow"
