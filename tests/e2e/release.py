@@ -9,14 +9,18 @@ import re
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+from dags.pod import PodPolicy, rollback_pod, step_pod
+from pipeline.graph import STEPS, Task
 from pipeline.settings import Settings
+from pipeline.spec_file import load_spec
 from serving.probe import missing_row, served_schema
 from serving.triton import TritonClient
 
@@ -57,6 +61,30 @@ class Release:
             stdin=own, timeout_s=1000,
         )  # fmt: skip
 
+    def as_role(self, role: Literal["steps", "promoter"], *command: str) -> str:
+        """What a command says in a pod of that role, made from the policy as Airflow makes a step's. Fails as it does."""
+        text = json.loads(self.kubectl("get", "configmap", f"{self.name}-policy", "-o", "json"))["data"]["pods.yaml"]
+        policy = PodPolicy.model_validate_json(json.dumps(yaml.safe_load(text)))
+        pod = rollback_pod(policy, "e2e", "e2e") if role == "promoter" else _steps_pod(policy)
+        name = f"as-{role}-{uuid.uuid4().hex[:6]}"
+        pod["metadata"] |= {"name": name}
+        pod["metadata"]["labels"] |= {"app.kubernetes.io/component": "e2e"}
+        pod["spec"]["containers"][0]["command"] = list(command)
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+        try:
+            deadline = time.monotonic() + 240
+            while (phase := self._phase(name)) not in ("Succeeded", "Failed"):
+                assert time.monotonic() < deadline, f"{name}: {phase}"
+                time.sleep(1)
+            said = self.kubectl("logs", name)
+            assert phase == "Succeeded", said
+            return said
+        finally:
+            self.kubectl("delete", "pod", name, "--wait=false")
+
+    def _phase(self, pod: str) -> str:
+        return str(json.loads(self.kubectl("get", "pod", pod, "-o", "json"))["status"]["phase"])
+
     def secret(self, name: str, key: str) -> str:
         found = json.loads(self.kubectl("get", "secret", name, "-o", "json"))
         return base64.b64decode(found["data"][key]).decode()
@@ -80,6 +108,10 @@ class Release:
                 yield f"127.0.0.1:{found[1]}"
             finally:
                 process.terminate()
+
+    def deployment(self, model: str) -> str:
+        """The Deployment of the version that serves."""
+        return f"{self.name}-model-{model.replace('_', '-')}-v{self.serves(model)}"
 
     def serves(self, model: str) -> int:
         """The version of the model that answers at its Service."""
@@ -125,6 +157,12 @@ class Client:
                 client.infer(self.model, missing_row(schema), schema.output)
                 self.versions.append(int(client.parameters(self.model)["version"]))
                 time.sleep(0.05)
+
+
+def _steps_pod(policy: PodPolicy) -> dict[str, Any]:
+    """The first step's pod, of a pipeline that does not matter."""
+    path = CHART / "files" / "breast_cancer.yaml"
+    return step_pod(policy, Task(STEPS[0]), load_spec(path), path, "e2e", {})
 
 
 def _run(*command: str, stdin: str | None = None, timeout_s: float = 120) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,54 @@ SPEC: dict[str, Any] = {
     "task": {"kind": "binary", "positive": "malignant"},
     "data": {"source": "sklearn://breast_cancer", "target": "target"},
     "candidates": [{"kind": "xgboost", "trials": 1, "rounds": 60, "folds": 2, "budget_s": 20}],
-    "gates": {"champion": {"margin": 0.5}, "latency": {"rate_per_s": 10, "duration_s": 2, "p95_ms": 2000}},
+    "gates": {
+        "champion": {"margin": 0.5},
+        "latency": {"rate_per_s": 10, "duration_s": 2, "p95_ms": 2000, "max_slowdown": None},
+    },
 }
 BAD = SPEC | {"gates": SPEC["gates"] | {"quality": {"at_least": {"roc_auc": 0.99999}}}}
+
+
+RECORD = f"""
+from pipeline.record import ought_to_serve
+from pipeline.settings import read_settings
+from pipeline.store import Store
+print(ought_to_serve(Store(read_settings().store), "{MODEL}").model_dump_json())
+"""
+AS_STEPS = f"""
+from pathlib import Path
+from pipeline.errors import Invalid
+from pipeline.registry import Registry
+from pipeline.settings import read_settings
+settings = read_settings()
+print("key:", settings.signing_key.exists())
+print("token:", Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists())
+registry = Registry(settings)
+for call in (
+    lambda: registry.set_alias("{MODEL}", "champion", 1),
+    lambda: registry.delete_alias("{MODEL}", "champion"),
+    lambda: registry.set_version_tags("{MODEL}", 1, dict(a="b")),
+):
+    try:
+        call()
+    except Invalid as error:
+        print(error)
+"""
+CHANGED = """
+import sys
+from pathlib import Path
+from pipeline.settings import read_settings
+graph = next(Path(read_settings().store, sys.argv[1]).rglob("model.onnx"))
+content = graph.read_bytes()
+graph.chmod(0o644)
+graph.write_bytes(content + b"!" if sys.argv[2] == "damage" else content.removesuffix(b"!"))
+"""
+MOVED = """
+import sys
+from pipeline.registry import Registry
+from pipeline.settings import read_settings
+Registry(read_settings()).set_alias(sys.argv[1], "champion", int(sys.argv[2]))
+"""
 
 
 def values(spec: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -148,6 +194,81 @@ def test_a_canary_shares_the_service_and_takes_over(release: Release) -> None:
     assert client.failures == []
     assert set(client.versions) == {before, now}
     assert release.names("deployments", "-l", "slipway.dev/state=canary") == set()
+
+
+def test_the_record_names_every_pod_that_serves(release: Release) -> None:
+    record = json.loads(release.as_role("promoter", "python", "-c", RECORD))
+    assert (record["kind"], record["version"]) == ("promotion", release.serves(MODEL))
+    assert record["previous"] < record["version"]
+    serving = {name for name in triton_pods(release) if f"-v{record['version']}-" in name}
+    assert {one["replica"] for one in record["serving"]["replicas"]} == serving
+    assert {(one["version"], one["package"]) for one in record["serving"]["replicas"]} == {
+        (record["version"], record["package"]["digest"])
+    }
+    assert all(verdict["outcome"] != "refused" for verdict in record["gates"]["verdicts"])
+
+
+def test_a_step_has_no_key_and_moves_no_alias(release: Release) -> None:
+    said = release.as_role("steps", "python", "-c", AS_STEPS)
+    assert said.count("MLflow does not let this user do it") == 3, said
+    assert "key: False" in said
+    assert "token: False" in said
+    assert "key: True" in release.as_role("promoter", "python", "-c", "from pipeline.settings import *; print('key:', read_settings().signing_key.exists())")  # fmt: skip
+
+
+def test_a_corrupted_package_is_refused_and_the_version_serves_on(release: Release) -> None:
+    """A pod that is made anew while the store holds other bytes does not start, and is whole once they are back."""
+    deployment, champion = release.deployment(MODEL), release.serves(MODEL)
+    found = json.loads(release.kubectl("get", "deployment", deployment, "-o", "json"))
+    arguments = found["spec"]["template"]["spec"]["initContainers"][0]["args"]
+    key = arguments[arguments.index("--key") + 1]
+    before = triton_pods(release)
+    client = Client(release, MODEL)
+    with client.asking():
+        release.as_role("steps", "python", "-c", CHANGED, key, "damage")
+        release.kubectl("scale", f"deployment/{deployment}", "--replicas=2")
+        said: list[str] = []
+
+        def refused() -> bool:
+            for name in set(triton_pods(release)) - set(before):
+                with suppress(AssertionError):  # it has not started yet
+                    said.append(release.kubectl("logs", name, "-c", "fetch"))
+            return any("invalid:" in text for text in said)
+
+        until(refused, "the new pod's init container refuses the package")
+        assert [name for name in before if name not in triton_pods(release)] == []
+        release.as_role("steps", "python", "-c", CHANGED, key, "mend")
+        for name in set(triton_pods(release)) - set(before):
+            release.kubectl("delete", "pod", name, "--wait=false")
+        release.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=110s")
+        release.kubectl("scale", f"deployment/{deployment}", "--replicas=1")
+    assert any("model.onnx" in text for text in said), said
+    assert client.failures == []
+    assert set(client.versions) == {champion}
+
+
+def test_what_another_hand_has_moved_is_found_and_put_back(release: Release) -> None:
+    service, champion = f"{release.name}-model-{MODEL}", release.serves(MODEL)
+    (other,) = {
+        one["metadata"]["labels"]["slipway.dev/version"]
+        for one in release.get("deployments", "-l", f"slipway.dev/model={MODEL},slipway.dev/state=previous")
+    }
+    agrees = release.as_role("promoter", "python", "-m", "serving.reconcile")
+    assert f"{MODEL}: all agrees on version {champion}" in agrees
+    moved = {"spec": {"selector": {"slipway.dev/traffic": f"v{other}"}}}
+    release.kubectl("patch", "service", service, "-p", json.dumps(moved))
+    release.as_role("promoter", "python", "-c", MOVED, MODEL, other)
+    until(lambda: release.serves(MODEL) == int(other), "the other hand's version answers")
+    release.kubectl("create", "job", "by-hand", f"--from=cronjob/{release.name}-reconcile")
+    release.kubectl("wait", "--for=condition=failed", "job/by-hand", "--timeout=110s")
+    said = release.kubectl("logs", "job/by-hand")
+    assert f"alias champion names version {other}" in said
+    assert service in said or "traffic" in said
+    release.kubectl("delete", "job", "by-hand")
+    said = release.as_role("promoter", "python", "-m", "serving.reconcile", "--fix")
+    assert f"{MODEL}: put back; all agrees on version {champion}" in said
+    until(lambda: release.serves(MODEL) == champion, "the champion answers again")
+    assert f"all agrees on version {champion}" in release.as_role("promoter", "python", "-m", "serving.reconcile")
 
 
 def test_a_run_outlives_its_pods_and_the_scheduler(release: Release) -> None:
