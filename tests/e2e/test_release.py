@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from pydantic import SecretStr
-from release import Client, Release
+from release import CHECKOUT, TOOLS, Client, Release
 from sklearn.datasets import load_breast_cancer
 
 from pipeline.airflow_client import AirflowClient
@@ -313,6 +317,25 @@ def test_the_way_back(release: Release) -> None:
     assert states["run"] == "success", states
     assert release.serves(MODEL) < champion
     assert client.failures == []
+
+
+def test_a_new_key_signs_and_what_the_old_one_signed_still_starts(release: Release, tmp_path: Path) -> None:
+    """By the guide's own commands; an upgrade leaves the new key where it is."""
+    (commands,) = re.findall(r"(?ms)^```sh\n([^`]*old\.pem.*?)^```", (CHECKOUT / "docs" / "install.md").read_text())
+    commands = commands.replace("-n slipway", f"-n {release.namespace}").replace("RELEASE", release.name)
+    old = release.secret(f"{release.name}-signing", "signing.pem")
+    environment = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-ec", commands], cwd=tmp_path, env=environment, check=True)
+    release.upgrade(values(SPEC))
+    assert release.secret(f"{release.name}-signing", "signing.pem") == (tmp_path / "signing.pem").read_text() != old
+    assert release.secret(f"{release.name}-signing", "verify.pem").count("-----BEGIN") == 2
+    champion, deployment = release.serves(MODEL), release.deployment(MODEL)
+    release.kubectl("delete", "pod", "-l", f"slipway.dev/model={MODEL},slipway.dev/version={champion}")
+    release.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=110s")
+    states = run(release, seed=16)
+    assert states["promote"] == "success", states
+    assert release.serves(MODEL) > champion
+    assert "all agrees on version" in release.as_role("promoter", "python", "-m", "serving.reconcile")
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["upgrade", "helm rollback"])
