@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Ref = TypeVar("Ref", bound=Frozen)
 SCHEMA = 1
+APPROVE = "approve"  # the task whose reference is a person's word (`Approval`)
 ROLLBACK = "slipway_rollback"  # the DAG of the way back; its runs lie in the store as those of a pipeline of this name
 
 

@@ -23,6 +23,7 @@ STATES = {
     "failed": "red",
     "upstream_failed": "red",
     "up_for_retry": "yellow",
+    "awaiting_input": "yellow",
     "rejected": "yellow",
     "skipped": "yellow",
     "waiting": "dim",

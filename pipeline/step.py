@@ -106,10 +106,17 @@ def pin_spec(run: Run, spec: PipelineSpec) -> PipelineSpec:
     Raises:
         Invalid: the pinned spec cannot be read. A retry does not help.
     """
+    run.store.write(f"{run.key}/spec.json", spec.model_dump_json(indent=1).encode())
+    return pinned_spec(run) or spec
+
+
+def pinned_spec(run: Run) -> PipelineSpec | None:
+    """The spec that a run's first step saw, or None when there is no such run. Raises as `pin_spec` does."""
     key = f"{run.key}/spec.json"
-    run.store.write(key, spec.model_dump_json(indent=1).encode())
     try:
         return PipelineSpec.model_validate_json(run.store.read(key))
+    except FileNotFoundError:
+        return None
     except ValidationError as error:
         raise Invalid("the spec pinned for this run cannot be read", run.store.path(key), "start a new run") from error
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pipeline import refs
 from pipeline.frozen import Frozen
 from pipeline.graph import producer, tasks
-from pipeline.run import Ref, Run
+from pipeline.run import APPROVE, Ref, Run
 
 Outcome = Literal["promoted", "rejected", "incomplete"]
 
@@ -54,10 +54,14 @@ def summarise(run: Run, candidates: tuple[str, ...]) -> Summary:
     def ref(kind: type[Ref]) -> Ref | None:
         return run.ref(kind) if producer(kind).name in finished else None
 
+    word = run.envelope(APPROVE)
+    said = refs.Approval.model_validate_json(word.ref) if word else None
     checks, evaluation, gates = ref(refs.CheckReport), ref(refs.Evaluation), ref(refs.GateReport)
     reasons: tuple[str, ...] = ()
     if gates and not gates.passed:
         reasons = tuple(f"gate {verdict.gate}: {verdict.reason}" for verdict in gates.stopping)
+    elif said and not said.approved:
+        reasons = (f"{said.by} did not approve it" + (f": {said.note}" if said.note else ""),)
     elif evaluation and evaluation.winner is None:
         reasons = tuple(f"candidate {score.candidate}: {score.reason}" for score in evaluation.scores)
     elif checks and not checks.passed:

@@ -9,14 +9,14 @@ from pipeline.frozen import Frozen
 from pipeline.record import PromotionRecord
 from pipeline.refs import Approval, GateReport, ModelVersionRef, PackageRef, PromotionRef, RolloutRef
 from pipeline.registry import Registry
-from pipeline.run import Run
+from pipeline.run import APPROVE, Run
 from pipeline.spec import Canary, PipelineSpec
 from pipeline.step import main
 from serving.ledger import trusted
 from serving.manifests import Version
 from serving.plane import plane
 from serving.record import record
-from serving.record_content import APPROVE, Verdict
+from serving.record_content import Verdict
 from serving.register import CHALLENGER, CHAMPION
 
 STATE = "slipway.state"

@@ -19,7 +19,7 @@ from pipeline.refs import (
     OnnxRef,
     PackageRef,
 )
-from pipeline.run import Ref, Run
+from pipeline.run import APPROVE, Ref, Run
 from pipeline.spec import PipelineSpec
 from serving import endpoints
 from serving.manifests import Version
@@ -28,7 +28,6 @@ from serving.places import repository
 from serving.plane import plane
 from serving.signing import signer_identity
 
-APPROVE = "approve"  # the task that a person's word is the reference of
 LIBRARIES = (
     "slipway", "mlflow", "numpy", "pandas", "scikit-learn", "xgboost", "xgboost-cpu", "torch", "tabm", "onnx",
     "onnxruntime", "onnxmltools", "great-expectations", "deepeval", "fairlearn", "tritonclient",

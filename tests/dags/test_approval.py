@@ -1,0 +1,169 @@
+"""A person's approval: asked in the real Airflow, and what they say is kept for the promotion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dags.approval import question
+from dags.factory import build
+from pipeline.airflow_client import AirflowClient
+from pipeline.programs import airflow_credentials
+from pipeline.refs import Approval, GateReport, ModelVersionRef, Verdict
+from pipeline.run import APPROVE, Run, new_run_id
+from pipeline.settings import Settings
+from pipeline.spec_file import parse_spec
+
+SPEC = """version: 1
+name: asked
+task: {kind: binary}
+data: {source: rows.csv, target: y}
+candidates: [{kind: xgboost}]
+approval: required
+"""
+DAG = '''
+"""Asks a person; airflow finds this dag by these words."""
+from datetime import timedelta
+from airflow.sdk import DAG
+from dags.approval import ApprovalOperator
+from pipeline.settings import read_settings
+
+with DAG("asked", schedule=None, max_active_runs=8) as dag:
+    ApprovalOperator(
+        task_id="approve", pipeline="asked", spec_path="asked.yaml", settings=read_settings(),
+        retries=5, retry_delay=timedelta(seconds=1),
+    )
+'''
+REPORT = GateReport(
+    passed=True,
+    verdicts=(
+        Verdict(gate="quality", outcome="passed", reason="roc_auc 0.9", observed=0.9, bound=0.8),
+        Verdict(gate="slices", outcome="passed", reason="worst | group <script>alert(1)</script> [x](http://y)"),
+    ),
+    champion=3,
+)
+SETTLED_S = 10.0
+
+
+def test_it_stands_between_gate_and_promote_where_the_spec_asks_for_it(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    dag = build(parse_spec(SPEC, "s"), tmp_path / "asked.yaml", settings)
+    assert dag.get_task(APPROVE).upstream_task_ids == {"gate"}
+    assert APPROVE in dag.get_task("promote").upstream_task_ids
+    without = build(parse_spec(SPEC.replace("required", "none"), "s"), tmp_path / "asked.yaml", settings)
+    assert APPROVE not in without.task_ids
+
+
+def test_the_question_shows_the_report_and_nothing_in_it_is_markup() -> None:
+    text = question(REPORT, "http://mlflow")
+    assert "| quality | passed | 0.9 | 0.8 | roc\\_auc 0.9 |" in text
+    assert "Compared with champion 3." in text
+    assert "<script>" not in text
+    assert "worst \\| group" in text
+    assert "[x](" not in text
+    undecided = REPORT.model_copy(
+        update={"person_decides": True, "verdicts": (Verdict(gate="judge", outcome="inconclusive", reason="0.5"),)}
+    )
+    assert "Nobody could tell by numbers: judge" in question(undecided, "u")
+
+
+@pytest.fixture(scope="module")
+def airflow(airflow_settings: Settings) -> AirflowClient:
+    (airflow_settings.root / "dags" / "asked.py").write_text(DAG)
+    client = AirflowClient(airflow_settings)
+    client.await_dag("asked")
+    return client
+
+
+@pytest.fixture
+def asked(airflow: AirflowClient, airflow_settings: Settings) -> Callable[..., Run]:
+    """asked(report): a run whose gates have judged, and which now asks."""
+
+    def start(report: GateReport = REPORT, said: Approval | None = None) -> Run:
+        run = Run(new_run_id(), "asked", airflow_settings, Path("asked.yaml"))
+        run.finish("gate", report, 0.0)
+        version = ModelVersionRef(
+            name="asked", version=4, candidate="x", model_id="m", run_id="r", onnx_key="k", onnx_digest="d",
+            predictions="p",
+        )  # fmt: skip
+        run.finish("register", version, 0.0)
+        if said:
+            run.finish(APPROVE, said, 0.0)
+        airflow.trigger("asked", {}, run.id)
+        return run
+
+    return start
+
+
+def state(airflow: AirflowClient, run: Run) -> str:
+    return next((task.state for task in airflow.tasks("asked", run.id) if task.key == APPROVE), "")
+
+
+def until(condition: Callable[[], bool], within_s: float = 120.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def answer(airflow: AirflowClient, run: Run, option: str, note: str = "") -> int:
+    path = f"/dags/asked/dagRuns/{run.id}/taskInstances/{APPROVE}/-1/hitlDetails"
+    body = {"chosen_options": [option], "params_input": {"note": note}}
+    return airflow._call("PATCH", path, json=body).status_code
+
+
+def word(run: Run) -> Approval:
+    envelope = run.envelope(APPROVE)
+    assert envelope is not None
+    return Approval.model_validate_json(envelope.ref)
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize(("option", "approved"), [("Approve", True), ("Reject", False)])
+def test_what_a_person_says_is_kept_with_who_and_when(
+    airflow: AirflowClient, asked: Callable[..., Run], option: str, approved: bool
+) -> None:
+    run = asked()
+    until(lambda: state(airflow, run) == "awaiting_input")
+    time.sleep(SETTLED_S)
+    detail = airflow._get(f"/dags/asked/dagRuns/{run.id}/taskInstances/{APPROVE}/-1/hitlDetails")
+    assert detail["subject"] == "Promote version 4 of asked?"
+    assert "| quality | passed |" in detail["body"]
+    assert answer(airflow, run, option, "seen by two") == 200
+    until(lambda: airflow.run_state("asked", run.id) == "success")
+    said = word(run)
+    user = airflow_credentials(run.settings)[0]
+    assert (said.approved, said.by, said.via, said.note) == (approved, user, "airflow", "seen by two")
+    assert said.at.startswith("20")
+
+
+@pytest.mark.stack
+def test_an_answer_at_once_is_taken_or_asked_for_again(airflow: AirflowClient, asked: Callable[..., Run]) -> None:
+    runs = [asked() for _ in range(3)]
+    over: set[str] = set()
+    deadline = time.monotonic() + 180
+    while len(over) < len(runs):
+        assert time.monotonic() < deadline, [state(airflow, run) for run in runs]
+        for run in runs:
+            if airflow.run_state("asked", run.id) in ("success", "failed"):
+                over.add(run.id)
+            elif state(airflow, run) == "awaiting_input":
+                answer(airflow, run, "Approve")
+        time.sleep(0.3)
+    for run in runs:
+        assert airflow.run_state("asked", run.id) == "success"
+        assert word(run).approved
+
+
+@pytest.mark.stack
+def test_nobody_is_asked_when_there_is_nothing_to_ask(airflow: AirflowClient, asked: Callable[..., Run]) -> None:
+    refused = asked(REPORT.model_copy(update={"passed": False}))
+    given = Approval(approved=False, by="somebody", at="2026-01-01T00:00:00+00:00", via="command")
+    answered = asked(said=given)
+    for run in (refused, answered):
+        until(lambda run=run: airflow.run_state("asked", run.id) == "success")  # type: ignore[misc]
+    assert refused.envelope(APPROVE) is None
+    assert word(answered) == given
