@@ -108,7 +108,7 @@ def test_validate_says_everything_that_is_wrong_at_once(slipway: Slipway, tmp_pa
         (["lineage", "demo/x"], 2, "'x' is not a version"),
         (["verify", "demo"], 1, "MLflow does not answer"),
         (["verify", "demo/x"], 2, "'x' is not a version"),
-        (["rollback", "demo"], 1, "MLflow does not answer"),
+        (["rollback", "demo"], 2, "was ever promoted"),
     ],
 )
 def test_wrong_input_is_a_sentence_and_an_exit_code(
