@@ -63,7 +63,7 @@ def airflow(settings: Settings) -> Program:
     options: dict[str, dict[str, object]] = {
         "core": {
             "dags_folder": settings.root / "dags",
-            "executor": "LocalExecutor",
+            "executor": "dags.executor.LocalExecutor",
             "hostname_callable": "socket.gethostname",  # asks no name server
             "simple_auth_manager_users": f"{_USER}:admin",
             "simple_auth_manager_passwords_file": _passwords(settings),

@@ -8,7 +8,7 @@
 {{ include "slipway.databaseEnv" . }}
 - name: AIRFLOW__DATABASE__SQL_ALCHEMY_CONN
   value: {{ include "slipway.databaseUrl" (dict "root" . "database" .Values.database.airflowDatabase) | quote }}
-- {name: AIRFLOW__CORE__EXECUTOR, value: LocalExecutor}
+- {name: AIRFLOW__CORE__EXECUTOR, value: dags.executor.LocalExecutor}
 - {name: AIRFLOW__CORE__PARALLELISM, value: {{ .Values.airflow.parallelism | quote }}}
 - {name: AIRFLOW__CORE__LOAD_EXAMPLES, value: "False"}
 - {name: AIRFLOW__CORE__DAGS_FOLDER, value: /opt/slipway/app/dags}
