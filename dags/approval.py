@@ -8,14 +8,12 @@ from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
-from airflow.sdk.exceptions import AirflowFailException
 
-from pipeline.errors import Invalid
+from dags.operators import ended
+from pipeline.errors import SlipwayError
 from pipeline.refs import Approval, GateReport, ModelVersionRef
-from pipeline.run import APPROVE, Run, slug
+from pipeline.run import APPROVE, NO, YES, Run, slug
 from pipeline.settings import Settings
-
-YES, NO = "Approve", "Reject"
 
 
 class ApprovalOperator(HITLOperator):  # type: ignore[misc]
@@ -50,11 +48,11 @@ class ApprovalOperator(HITLOperator):  # type: ignore[misc]
             if not report.passed:
                 self.log.info("the gates have refused: nobody is asked")
                 return None
-            version = run.ref(ModelVersionRef).version
-        except Invalid as error:
-            raise AirflowFailException(str(error)) from error
-        self.subject = f"Promote version {version} of {self.pipeline}?"
-        self.body = question(report, self.settings.mlflow_uri)
+            version = run.ref(ModelVersionRef)
+        except SlipwayError as error:
+            raise ended(error.exit_code, str(error)) from error
+        self.subject = f"Promote version {version.version} of {self.pipeline}?"
+        self.body = question(report, f"{self.settings.mlflow_uri}/#/runs/{version.run_id}")
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
@@ -69,9 +67,13 @@ class ApprovalOperator(HITLOperator):  # type: ignore[misc]
             note=str(answer["params_input"].get("note") or ""),
         )
         run = self._run(context)
-        run.finish(APPROVE, said, 0.0)
-        kept = Approval.model_validate_json(run.envelope(APPROVE).ref)  # type: ignore[union-attr]
-        self.log.info("%s by %s", "approved" if kept.approved else "refused", kept.by)
+        try:
+            run.finish(APPROVE, said, 0.0)
+            envelope = run.envelope(APPROVE)
+        except SlipwayError as error:
+            raise ended(error.exit_code, str(error)) from error
+        kept = said if envelope is None else Approval.model_validate_json(envelope.ref)
+        self.log.info("%s by %s", "approved" if kept.approved else "rejected", kept.by)
 
     def _run(self, context: Any) -> Run:
         return Run(slug(context["run_id"]), self.pipeline, self.settings, Path(self.spec_path))
@@ -87,8 +89,7 @@ def question(report: GateReport, url: str) -> str:
     if report.undecided:
         names = ", ".join(one.gate for one in report.undecided)
         lines += ["", f"**Nobody could tell by numbers: {names}. That is yours to decide.**"]
-    if url:
-        lines += ["", f"The run in [MLflow]({url}) has the whole report, `gates/report.html`."]
+    lines += ["", f"The candidate is [in MLflow]({url}); the run that it belongs to has `gates/report.html`."]
     return "\n".join(lines)
 
 

@@ -18,9 +18,6 @@ from pipeline.spec import Overrides, PipelineSpec
 
 START = datetime(2026, 1, 1, tzinfo=UTC)  # a schedule needs a beginning; nothing before now is caught up
 RETRY_DELAY = timedelta(seconds=5)
-# Airflow 3.3 takes an answer that comes within seconds of the question for a lost task (apache/airflow 66374): the try
-# fails, nothing has happened, and the next one asks again.
-ASKED_AGAIN = 5
 
 
 def build(spec: PipelineSpec, spec_path: Path, settings: Settings) -> DAG:
@@ -45,7 +42,7 @@ def build(spec: PipelineSpec, spec_path: Path, settings: Settings) -> DAG:
                 operators[other.key] >> operators[task.key]
         if spec.approval == "required":
             approve = resolve_name("dags.approval:ApprovalOperator")(  # imported by those who need it
-                task_id=APPROVE, pipeline=spec.name, spec_path=str(spec_path), settings=settings, retries=ASKED_AGAIN
+                task_id=APPROVE, pipeline=spec.name, spec_path=str(spec_path), settings=settings
             )
             operators["gate"] >> approve >> operators["promote"]
     return dag

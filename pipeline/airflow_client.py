@@ -14,7 +14,8 @@ import tenacity
 
 from pipeline.errors import Invalid, Problem, Unavailable
 from pipeline.programs import airflow_credentials
-from pipeline.run import new_run_id
+from pipeline.refs import Approval
+from pipeline.run import APPROVE, NO, YES, new_run_id
 from pipeline.settings import Settings
 
 ENDED = ("success", "failed")
@@ -134,6 +135,16 @@ class AirflowClient:
             )
             for task in found
         )
+
+    def answer(self, dag: str, run_id: str, said: Approval) -> bool:
+        """Answer the task that asks for a person's approval; False when there is none, or it has its answer."""
+        path = f"/dags/{dag}/dagRuns/{run_id}/taskInstances/{APPROVE}/-1/hitlDetails"
+        body = {"chosen_options": [YES if said.approved else NO], "params_input": {"note": said.note}}
+        answer = self._call("PATCH", path, json=body)
+        if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.CONFLICT):
+            return False
+        self._expect(answer, f"DAG {dag}, run {run_id}, task {APPROVE}")
+        return True
 
     def logs(self, dag: str, run_id: str, task: str, try_number: int | None = None) -> tuple[str, ...]:
         """The lines of a task's log; of its last try unless another is named."""

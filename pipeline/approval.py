@@ -11,10 +11,10 @@ from pipeline.step import pinned_spec
 
 
 def awaited(run: Run) -> GateReport:
-    """What the gates said of a run that waits for a person.
+    """What the gates said of a run that asks for a person's word, whether or not somebody has given it.
 
     Raises:
-        Invalid: there is no such run, nobody is to be asked about it, or somebody has answered. A retry does not help.
+        Invalid: there is no such run, or nobody is to be asked about it. A retry does not help.
     """
     where = f"run {run.id} of {run.pipeline}"
     spec = pinned_spec(run)
@@ -28,9 +28,6 @@ def awaited(run: Run) -> GateReport:
     if not report.passed:
         gates = ", ".join(one.gate for one in report.stopping)
         raise Invalid(f"the gates have refused it ({gates})", where, "nobody can approve that: mend it, and run again")
-    if (said := answer(run)) is not None:
-        word = "approved" if said.approved else "refused"
-        raise Invalid(f"{said.by} has {word} it at {said.at}", where, "a word stays; start a new run for another")
     return report
 
 
@@ -41,7 +38,16 @@ def answer(run: Run) -> Approval | None:
 
 
 def give(run: Run, approved: bool, note: str) -> Approval:
-    """Keep the word of this machine's user; returns the word that stands, which is the first one given."""
-    said = Approval(approved=approved, by=getpass.getuser(), at=run.now(), via="command", note=note)
-    run.finish(APPROVE, said, 0.0)
-    return answer(run) or said
+    """Keep the word of this machine's user.
+
+    Raises:
+        Invalid: somebody was first, and said otherwise. A retry does not help.
+    """
+    mine = Approval(approved=approved, by=getpass.getuser(), at=run.now(), via="command", note=note)
+    run.finish(APPROVE, mine, 0.0)
+    said = answer(run) or mine
+    if said.approved is not approved:
+        word = "approved" if said.approved else "rejected"
+        where = f"run {run.id} of {run.pipeline}"
+        raise Invalid(f"{said.by} has {word} it at {said.at}", where, "a word stays; start a new run for another")
+    return said

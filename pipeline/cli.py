@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from pipeline.commands import author, models, runs, stack
+from pipeline.commands import approval, author, models, runs, stack
 from pipeline.step import share_cores
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
 spec_app = typer.Typer(no_args_is_help=True, help="About specs.")
 app.add_typer(spec_app, name="spec", rich_help_panel="A model")
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "A model": (author.init, author.validate, runs.run, runs.trigger, runs.approve, author.steps),
+    "A model": (author.init, author.validate, runs.run, runs.trigger, approval.approve, author.steps),
     "What serves": (models.predict, models.lineage, models.verify, models.rollback, models.reconcile),
     "The embedded stack": (stack.up, stack.down, stack.status),
 }

@@ -39,6 +39,12 @@ class Unavailable(SlipwayError):
     title = "unavailable"
 
 
+class Waits(Unavailable):
+    """Somebody has to say something first. A retry helps once they have."""
+
+    title = "waits"
+
+
 class Invalid(SlipwayError):
     """Our input, spec or contract is wrong: the same call fails again. A retry does not help."""
 

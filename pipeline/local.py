@@ -7,12 +7,13 @@ import importlib
 from collections.abc import Callable
 from typing import Literal
 
+from pipeline.errors import Rejected, Waits
 from pipeline.graph import Task, tasks
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec
 from pipeline.step import StepFunction, execute, pin_spec
 
-State = Literal["running", "done", "failed", "rejected"]
+State = Literal["running", "done", "failed", "rejected", "waits"]
 Watch = Callable[[str, State], None]  # told of each task's key and state
 
 
@@ -27,7 +28,8 @@ def run_local(spec: PipelineSpec, run: Run, watch: Watch) -> None:
         try:
             execute(_function(task), spec, dataclasses.replace(run, candidate=task.candidate))
         except BaseException as error:
-            watch(task.key, "rejected" if getattr(error, "exit_code", 1) == 3 else "failed")
+            waits, refused = isinstance(error, Waits), isinstance(error, Rejected)
+            watch(task.key, "waits" if waits else "rejected" if refused else "failed")
             raise
         watch(task.key, "done")
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Ref = TypeVar("Ref", bound=Frozen)
 SCHEMA = 1
 APPROVE = "approve"  # the task whose reference is a person's word (`Approval`)
+YES, NO = "Approve", "Reject"  # what that person may choose in Airflow
 ROLLBACK = "slipway_rollback"  # the DAG of the way back; its runs lie in the store as those of a pipeline of this name
 
 

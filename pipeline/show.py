@@ -24,6 +24,7 @@ STATES = {
     "upstream_failed": "red",
     "up_for_retry": "yellow",
     "awaiting_input": "yellow",
+    "waits": "yellow",
     "rejected": "yellow",
     "skipped": "yellow",
     "waiting": "dim",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipeline.errors import Problem, Rejected, Unavailable
+from pipeline.errors import Problem, Rejected, Waits
 from pipeline.frozen import Frozen
 from pipeline.record import PromotionRecord
 from pipeline.refs import Approval, GateReport, ModelVersionRef, PackageRef, PromotionRef, RolloutRef
@@ -94,7 +94,7 @@ def _decided(run: Run) -> Refusal | None:
 
 
 def _judged(spec: PipelineSpec, report: GateReport, run: Run) -> Refusal | None:
-    """What gates and person say against it. Raises Unavailable while the person has not answered (a retry helps)."""
+    """What gates and person say against it. Raises Waits while the person has not answered."""
     if not report.passed:
         remedy = "see the gate report in MLflow"
         problems = tuple(Problem(one.reason, f"gate {one.gate}", remedy) for one in report.stopping)
@@ -104,7 +104,7 @@ def _judged(spec: PipelineSpec, report: GateReport, run: Run) -> Refusal | None:
     envelope = run.envelope(APPROVE)
     if envelope is None:
         remedy = f"answer in Airflow, or by `slipway approve {spec.name} {run.id}`; then go on with the same run"
-        raise Unavailable("it waits for a person's approval", f"run {run.id}", remedy)
+        raise Waits("it waits for a person's approval", f"run {run.id}", remedy)
     said = Approval.model_validate_json(envelope.ref)
     if said.approved:
         return None

@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline.approval import awaited, give
+from pipeline.commands.approval import ask
 from pipeline.commands.author import validate_spec
-from pipeline.errors import Invalid, Rejected, SlipwayError, Unavailable
+from pipeline.errors import Rejected, SlipwayError, Unavailable, Waits
 from pipeline.graph import tasks
 from pipeline.run import Run, new_run_id
 from pipeline.settings import Settings
-from pipeline.show import Board, gates_table, verdict
+from pipeline.show import Board, verdict
 from pipeline.spec import Overrides, PipelineSpec
 from pipeline.spec_file import load_spec
 from pipeline.summary import Summary, summarise
@@ -48,34 +48,9 @@ def run(
         names = tuple(candidate.name for candidate in loaded.candidates)
         log_to(this.console, quiet)
         failure = _run_here(this, loaded, this_run, names)
-        if failure and this.console.is_terminal and not this.as_json and _ask(this, this_run):
+        if isinstance(failure, Waits) and ask(this, this_run):
             failure = _run_here(this, loaded, this_run, names)
         _finish(this, this_run, names, failure)
-
-
-def approve(
-    model: Annotated[str, typer.Argument(help="name of the model, which is its spec's", show_default=False)],
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="id of the run that waits", show_default=False)],
-    reject: Annotated[bool, typer.Option("--reject", help="say no: the challenger is taken down")] = False,
-    note: Annotated[str, typer.Option(help="why; it goes into the record")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask again")] = False,
-    json: Json = False,
-) -> None:
-    """Say yes or no to a run whose spec asks for a person's approval; it then goes on, or ends."""
-    with session(json) as this:
-        run = Run(run_id, model, this.settings, this.settings.specs_dir / f"{model}.yaml")
-        report = awaited(run)
-        if not json:
-            this.console.print(gates_table(report))
-            word = "Refuse" if reject else "Approve"
-            if not yes and this.console.is_terminal and not typer.confirm(f"{word} run {run_id} of {model}?"):
-                raise typer.Exit(1)
-        said = give(run, not reject, note)
-        if said.approved is reject:
-            raise Invalid(f"{said.by} was first, and said otherwise", f"run {run_id}", "a word stays")
-        how = f"go on with `slipway run {model} --run-id {run_id}`, or clear the task `promote` in Airflow"
-        word = "refused" if reject else "approved"
-        this.result(said.model_dump(mode="json"), lambda: this.console.print(f"{word} by {said.by}; {how}"))
 
 
 def _run_here(this: Session, spec: PipelineSpec, run: Run, names: tuple[str, ...]) -> SlipwayError | None:
@@ -86,18 +61,6 @@ def _run_here(this: Session, spec: PipelineSpec, run: Run, names: tuple[str, ...
         except SlipwayError as error:
             return error
     return None
-
-
-def _ask(this: Session, run: Run) -> bool:
-    """Ask who sits at the terminal, when the run waits for a person; whether it may go on."""
-    try:
-        report = awaited(run)
-    except Invalid:
-        return False
-    this.console.print(gates_table(report))
-    approved = typer.confirm("Promote this version?")
-    give(run, approved, typer.prompt("Why (for the record)", default="", show_default=False))
-    return True
 
 
 def trigger(

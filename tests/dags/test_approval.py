@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import getpass
+import io
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
 from dags.approval import question
 from dags.factory import build
 from pipeline.airflow_client import ENDED, AirflowClient
+from pipeline.cli import app
+from pipeline.commands.runs import _follow
 from pipeline.errors import Unavailable
 from pipeline.programs import airflow_credentials
 from pipeline.refs import Approval, GateReport, ModelVersionRef, Verdict
 from pipeline.run import APPROVE, Run, new_run_id
 from pipeline.settings import Settings
+from pipeline.show import Board
 from pipeline.spec_file import parse_spec
+from pipeline.step import pin_spec
 
 SPEC = """version: 1
 name: asked
@@ -28,16 +37,12 @@ approval: required
 """
 DAG = '''
 """Asks a person; airflow finds this dag by these words."""
-from datetime import timedelta
 from airflow.sdk import DAG
 from dags.approval import ApprovalOperator
 from pipeline.settings import read_settings
 
 with DAG("asked", schedule=None, max_active_runs=8) as dag:
-    ApprovalOperator(
-        task_id="approve", pipeline="asked", spec_path="asked.yaml", settings=read_settings(),
-        retries=5, retry_delay=timedelta(seconds=1),
-    )
+    ApprovalOperator(task_id="approve", pipeline="asked", spec_path="asked.yaml", settings=read_settings())
 '''
 REPORT = GateReport(
     passed=True,
@@ -47,7 +52,6 @@ REPORT = GateReport(
     ),
     champion=3,
 )
-SETTLED_S = 10.0
 
 
 def test_it_stands_between_gate_and_promote_where_the_spec_asks_for_it(tmp_path: Path) -> None:
@@ -60,9 +64,10 @@ def test_it_stands_between_gate_and_promote_where_the_spec_asks_for_it(tmp_path:
 
 
 def test_the_question_shows_the_report_and_nothing_in_it_is_markup() -> None:
-    text = question(REPORT, "http://mlflow")
+    text = question(REPORT, "http://mlflow/#/runs/r")
     assert "| quality | passed | 0.9 | 0.8 | roc\\_auc 0.9 |" in text
     assert "Compared with champion 3." in text
+    assert "(http://mlflow/#/runs/r)" in text
     assert "<script>" not in text
     assert "worst \\| group" in text
     assert "[x](" not in text
@@ -86,6 +91,7 @@ def asked(airflow: AirflowClient, airflow_settings: Settings) -> Callable[..., R
 
     def start(report: GateReport = REPORT, said: Approval | None = None) -> Run:
         run = Run(new_run_id(), "asked", airflow_settings, Path("asked.yaml"))
+        pin_spec(run, parse_spec(SPEC, "s"))
         run.finish("gate", report, 0.0)
         version = ModelVersionRef(
             name="asked", version=4, candidate="x", model_id="m", run_id="r", onnx_key="k", onnx_digest="d",
@@ -133,7 +139,6 @@ def test_what_a_person_says_is_kept_with_who_and_when(
 ) -> None:
     run = asked()
     until(lambda: state(airflow, run) == "awaiting_input")
-    time.sleep(SETTLED_S)
     detail = airflow._get(f"/dags/asked/dagRuns/{run.id}/taskInstances/{APPROVE}/-1/hitlDetails")
     assert detail["subject"] == "Promote version 4 of asked?"
     assert "| quality | passed |" in detail["body"]
@@ -175,3 +180,32 @@ def test_nobody_is_asked_when_there_is_nothing_to_ask(airflow: AirflowClient, as
         until(lambda run=run: airflow.run_state("asked", run.id) == "success")  # type: ignore[misc]
     assert refused.envelope(APPROVE) is None
     assert word(answered) == given
+
+
+@pytest.mark.stack
+def test_a_word_given_by_the_command_lets_airflow_go_on(
+    airflow: AirflowClient, asked: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While `slipway trigger --wait` looks on, which says where to answer and goes on waiting."""
+    run = asked()
+    shown = io.StringIO()
+    console = Console(file=shown, width=400)
+
+    def look() -> None:
+        with Board(console, "asked") as board:
+            _follow(airflow, board, "asked", run.id, console, "http://airflow/dags/asked/runs/r")
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    until(lambda: "http://airflow/dags/asked/runs/r/tasks/approve/required_actions" in shown.getvalue())
+    for name in ("root", "home", "airflow_port", "mlflow_port"):
+        monkeypatch.setenv(f"SLIPWAY_{name.upper()}", str(getattr(run.settings, name)))
+    done = CliRunner().invoke(app, ["approve", "asked", run.id, "--reject", "--note", "too bold"])
+    assert done.exit_code == 0, done.output
+    assert f"rejected by {getpass.getuser()}: the run goes on in Airflow" in done.output
+    looking.join(60)
+    assert not looking.is_alive()
+    assert airflow.run_state("asked", run.id) == "success"
+    said = word(run)
+    assert (said.approved, said.by, said.via, said.note) == (False, getpass.getuser(), "command", "too bold")
+    assert not airflow.answer("asked", run.id, said)  # nobody is asked any more
