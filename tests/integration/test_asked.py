@@ -1,0 +1,75 @@
+"""A spec that asks for a person: `slipway run` waits for their word, at a terminal or beside one, and then acts on it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.record import record_of_run
+from pipeline.run import Run
+from pipeline.settings import Settings
+from tests.integration.test_whole import CHOSEN, slipway, write
+
+pytestmark = pytest.mark.stack
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def at_terminal(settings: Settings, typed: str, *arguments: str) -> tuple[int, str]:
+    """The command as its own process on a terminal of its own, and what is typed there; exit code, what was shown."""
+    environment = {f"SLIPWAY_{name.upper()}": str(getattr(settings, name)) for name in CHOSEN}
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    child = subprocess.Popen(
+        command, stdin=its, stdout=its, stderr=its, cwd=CHECKOUT, env={**os.environ, **environment, "COLUMNS": "200"}
+    )
+    os.close(its)
+    shown, asked = b"", False
+    while True:
+        try:
+            read = os.read(ours, 65536)
+        except OSError:  # it has ended, and its terminal with it
+            break
+        shown += read
+        if not asked and b"Promote this version?" in shown:
+            asked = True
+            os.write(ours, typed.encode())
+    os.close(ours)
+    return child.wait(), shown.decode(errors="replace")
+
+
+def test_a_run_waits_for_a_person_and_does_what_they_say(stack_settings: Settings) -> None:
+    name = "asks"
+    write(stack_settings, name, "binary", "{at_least: {roc_auc: 0.7}}", "approval: required\n")
+    waits = slipway(stack_settings, "run", name, "--run-id", "r1", code=1)
+    assert waits["error"] == "waits"
+    assert "waits for a person's approval" in waits["problems"][0]["what"]
+    assert f"slipway approve {name} r1" in waits["problems"][0]["remedy"]
+    registry = Run("r1", name, stack_settings, Path()).registry
+    assert registry.alias(name, "champion") is None
+    assert slipway(stack_settings, "approve", name, "r1", "--note", "seen by two")["by"] == getpass.getuser()
+    assert slipway(stack_settings, "run", name, "--run-id", "r1")["outcome"] == "promoted"
+    said = record_of_run(Run("r1", name, stack_settings, Path()).store, name, "r1").approval  # type: ignore[union-attr]
+    assert said is not None
+    assert (said.approved, said.by, said.note) == (True, getpass.getuser(), "seen by two")
+
+    csv = stack_settings.root / f"{name}.csv"
+    lines = csv.read_text().splitlines(keepends=True)
+    csv.write_text("".join(lines[:-20]))
+    code, shown = at_terminal(stack_settings, "later\n", "run", name, "--run-id", "r2", "-q")
+    assert code == 1, shown
+    assert "quality" in shown
+    assert "it waits for a person's approval" in shown
+    code, shown = at_terminal(stack_settings, "reject\rtoo bold\r", "run", name, "--run-id", "r2", "-q")
+    assert code == 3, shown
+    assert f"{getpass.getuser()} did not approve it: too bold" in shown
+    assert registry.alias(name, "champion") == 1
+    assert registry.alias(name, "challenger") is None
+    said = record_of_run(Run("r2", name, stack_settings, Path()).store, name, "r2").approval  # type: ignore[union-attr]
+    assert said is not None
+    assert (said.approved, said.note) == (False, "too bold")
