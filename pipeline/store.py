@@ -20,23 +20,25 @@ from pipeline.errors import Invalid, Unavailable
 
 WHOLE = ".whole"  # the last object of a folder in an object store
 _DIGEST = re.compile("[0-9a-f]{64}")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def _outside(where: str) -> Iterator[None]:
-    """Turn an operating-system failure into a sentence."""
+def outside(where: str, what: str = "the artifact store", variable: str = "SLIPWAY_STORE") -> Iterator[None]:
+    """Turn a failure of the operating system into a sentence; `variable` sets the place."""
     try:
         yield
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # a tree's copy gathers its failures as text
+        if error.errno in _FULL or (isinstance(error, shutil.Error) and f"[Errno {errno.ENOSPC}]" in str(error)):
             raise Unavailable("the disk is full", where, "free some space and run again; nothing was lost") from error
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            raise Invalid("no permission to write", where, "give this user the right, or set SLIPWAY_STORE") from error
-        raise Unavailable(f"the artifact store failed: {error}", where, "run again when it answers") from error
+            raise Invalid("no permission to write", where, f"give this user the right, or set {variable}") from error
+        raise Unavailable(f"{what} failed: {error}", where, "run again when it answers") from error
     except BotoCoreError as error:  # an object store that does not answer is no OSError to its client
-        raise Unavailable(f"the artifact store failed: {error}", where, "run again when it answers") from error
+        raise Unavailable(f"{what} failed: {error}", where, "run again when it answers") from error
 
 
 class Store:
@@ -49,7 +51,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        with _outside(url):
+        with outside(url):
             self._fs, self._root = fsspec.url_to_fs(url, use_listings_cache=False)  # others write too
         self.is_local: bool = "file" in (
             self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)
@@ -61,19 +63,19 @@ class Store:
 
     def exists(self, key: str) -> bool:
         """Whether a file or folder of this key is there, whole."""
-        with _outside(self.path(key)):
+        with outside(self.path(key)):
             if self.is_local:
                 return bool(self._fs.exists(self.path(key)))
             return self._is_object(key) or self._is_object(f"{key}/{WHOLE}")
 
     def read(self, key: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError when there is none."""
-        with _outside(self.path(key)):
+        with outside(self.path(key)):
             return bytes(self._fs.cat_file(self.path(key)))
 
     def write(self, key: str, data: bytes, *, replace: bool = False) -> None:
         """Write a file at once and whole; an existing one stays unless `replace`."""
-        with _outside(self.path(key)):
+        with outside(self.path(key)):
             if self.is_local:
                 _write_local(data, Path(self.path(key)), replace)
             else:
@@ -81,7 +83,7 @@ class Store:
 
     def put(self, local: Path, key: str) -> None:
         """Copy a local folder to `key`, at once and whole; an existing one stays."""
-        with _outside(self.path(key)):
+        with outside(self.path(key)):
             if self.exists(key):
                 return
             if self.is_local:
@@ -94,13 +96,13 @@ class Store:
 
     def delete(self, key: str) -> None:
         """Remove a file or folder, if it is there."""
-        with _outside(self.path(key)):
+        with outside(self.path(key)):
             if self._fs.exists(self.path(key)):
                 self._fs.rm(self.path(key), recursive=True)
 
     def list(self, key: str) -> tuple[str, ...]:
         """Names directly below `key`, sorted; none when it is not there."""
-        with _outside(self.path(key)):
+        with outside(self.path(key)):
             if not self._fs.exists(self.path(key)):
                 return ()
             names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in self._fs.ls(self.path(key), detail=False))
@@ -119,7 +121,7 @@ class Store:
             return
         with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
             target = Path(folder) / key.rsplit("/", 1)[-1]
-            with _outside(self.path(key)):
+            with outside(self.path(key)):
                 self._fs.get(self.path(key), str(target), recursive=True)
             if target.is_dir():
                 (target / WHOLE).unlink(missing_ok=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline.settings import Settings
+from pipeline.store import outside
 
 
 def repository(settings: Settings) -> Path:
@@ -32,27 +34,32 @@ def challenger(settings: Settings, name: str, version: int) -> Path:
 
 def place(source: Path, target: Path) -> None:
     """Copy a folder beside its target, write it through to the disk, then rename: it is there whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    try:
-        shutil.copytree(source, beside, symlinks=True)
-        for path in beside.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                _flush(path)
-        beside.rename(target)
-        _flush(target.parent)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with _disk(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, beside, symlinks=True)
+            for path in beside.rglob("*"):
+                if path.is_file() and not path.is_symlink():
+                    _flush(path)
+            beside.rename(target)
+            _flush(target.parent)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def replace(path: Path, content: bytes) -> None:
     """Replace a file at once and durably."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    beside.write_bytes(content)
-    _flush(beside)
-    beside.replace(path)
-    _flush(path.parent)
+    with _disk(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(content)
+            _flush(beside)
+            beside.replace(path)
+            _flush(path.parent)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:
@@ -79,6 +86,11 @@ def _files(folder: Path) -> list[Path] | None:
     if not folder.is_dir() or any(path.is_symlink() or not (path.is_file() or path.is_dir()) for path in paths):
         return None
     return sorted(path.relative_to(folder) for path in paths if path.is_file())
+
+
+def _disk(target: Path) -> AbstractContextManager[None]:
+    """A full disk is told in a sentence; what serves is as it was."""
+    return outside(str(target), "the disk", "SLIPWAY_HOME")
 
 
 def _flush(path: Path) -> None:
