@@ -152,14 +152,15 @@ def test_what_a_person_says_is_kept_with_who_and_when(
 
 @pytest.mark.stack
 def test_an_answer_at_once_is_taken(airflow: AirflowClient, asked: Callable[..., Run]) -> None:
-    """As soon as the question is there, each is answered once: before the scheduler has heard that the task waits."""
+    """As soon as a task waits, it is answered once: before the scheduler has heard that it does."""
     options = ["Approve", "Reject"] * 3
     runs = [asked() for _ in options]
     waiting = dict(zip([run.id for run in runs], options, strict=True))
 
     def answered() -> bool:
         for run in runs:
-            if run.id in waiting and answer(airflow, run, waiting[run.id]) == httpx.codes.OK:
+            asks = run.id in waiting and state(airflow, run) == "awaiting_input"
+            if asks and answer(airflow, run, waiting[run.id]) == httpx.codes.OK:
                 del waiting[run.id]
         return not waiting
 
