@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import html
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
+from airflow.sdk.exceptions import TaskAwaitingInput
+from airflow.sdk.timezone import utcnow
 
 from dags.operators import ended
 from pipeline.errors import SlipwayError
@@ -15,12 +18,17 @@ from pipeline.refs import Approval, GateReport, ModelVersionRef
 from pipeline.run import APPROVE, NO, YES, Run, slug
 from pipeline.settings import Settings
 
+FIRST_LOOK, LONGEST_LOOK = timedelta(seconds=10), timedelta(hours=1)
+
 
 class ApprovalOperator(HITLOperator):  # type: ignore[misc]
     """Waits, without a slot, for a person's word on a run; what they say is a reference of the run, as a step's is.
 
     A refusal does not skip `promote`, which takes the challenger down and records who refused it. Nobody is asked when
     the gates have refused already, or when the word is there (`slipway approve`).
+
+    Over SQLite, which locks no rows, Airflow keeps an answer that comes while the task begins to wait and wakes nobody.
+    So the task looks up by itself, each time after as long again as it has waited, and takes what it then finds.
     """
 
     ui_color = "#fef3c7"
@@ -33,6 +41,7 @@ class ApprovalOperator(HITLOperator):  # type: ignore[misc]
             body="What the gates said is shown once they have judged.",
             options=[YES, NO],
             params={"note": note},
+            response_timeout=FIRST_LOOK,
             **options,
         )
         self.pipeline, self.spec_path, self.settings = pipeline, spec_path, settings
@@ -55,8 +64,11 @@ class ApprovalOperator(HITLOperator):  # type: ignore[misc]
         self.body = question(report, f"{self.settings.mlflow_uri}/#/runs/{version.run_id}")
         return super().execute(context)
 
-    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Keep what the person said; the first word stays."""
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> None:
+        """Keep what the person said; the first word stays. Without an answer, wait on."""
+        if event.get("error_type") == "timeout":
+            self._wait_on(context)
+            return
         answer = super().execute_complete(context, event)
         user = answer["responded_by_user"] or {}
         said = Approval(
@@ -74,6 +86,18 @@ class ApprovalOperator(HITLOperator):  # type: ignore[misc]
             raise ended(error.exit_code, str(error)) from error
         kept = said if envelope is None else Approval.model_validate_json(envelope.ref)
         self.log.info("%s by %s", "approved" if kept.approved else "rejected", kept.by)
+
+    def _wait_on(self, context: Any) -> None:
+        """Wait for the same question's answer: Airflow looks first whether it is there, which ends the waiting."""
+        run = self._run(context)
+        try:
+            if run.envelope(APPROVE) is not None:  # by a command that could not reach Airflow
+                self.log.info("the word on run %s has been given", run.id)
+                return
+        except SlipwayError as error:
+            self.log.warning("it cannot be seen whether the word is given: %s", error)
+        waited = utcnow() - context["ti"].start_date
+        raise TaskAwaitingInput(method_name="execute_complete", timeout=min(waited, LONGEST_LOOK))
 
     def _run(self, context: Any) -> Run:
         return Run(slug(context["run_id"]), self.pipeline, self.settings, Path(self.spec_path))

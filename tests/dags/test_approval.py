@@ -7,7 +7,9 @@ import io
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -110,11 +112,18 @@ def state(airflow: AirflowClient, run: Run) -> str:
     return next((task.state for task in airflow.tasks("asked", run.id) if task.key == APPROVE), "")
 
 
-def until(condition: Callable[[], bool], within_s: float = 120.0) -> None:
+def until(condition: Callable[[], bool], within_s: float = 120.0, every_s: float = 0.3) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.3)
+        time.sleep(every_s)
+
+
+def question_of(airflow: AirflowClient, run: Run) -> dict[str, Any] | None:
+    """What the run asks; None before it does."""
+    found = airflow._call("GET", f"/dags/asked/dagRuns/{run.id}/taskInstances/{APPROVE}/-1/hitlDetails")
+    asked = ("subject", "body", "created_at", "options")
+    return {key: found.json()[key] for key in asked} if found.is_success else None
 
 
 def answer(airflow: AirflowClient, run: Run, option: str, note: str = "") -> int:
@@ -124,6 +133,15 @@ def answer(airflow: AirflowClient, run: Run, option: str, note: str = "") -> int
         return airflow._call("PATCH", path, json=body).status_code
     except Unavailable:  # SQLite was locked
         return 500
+
+
+def taken(airflow: AirflowClient, runs: list[Run], options: list[str]) -> None:
+    """Each run ends with its answer, and nobody was asked twice."""
+    for run, option in zip(runs, options, strict=True):
+        until(lambda run=run: airflow.run_state("asked", run.id) in ENDED)  # type: ignore[misc]
+        assert airflow.run_state("asked", run.id) == "success"
+        assert [task.try_number for task in airflow.tasks("asked", run.id)] == [1]
+        assert word(run).approved == (option == "Approve")
 
 
 def word(run: Run) -> Approval:
@@ -139,9 +157,10 @@ def test_what_a_person_says_is_kept_with_who_and_when(
 ) -> None:
     run = asked()
     until(lambda: state(airflow, run) == "awaiting_input")
-    detail = airflow._get(f"/dags/asked/dagRuns/{run.id}/taskInstances/{APPROVE}/-1/hitlDetails")
-    assert detail["subject"] == "Promote version 4 of asked?"
-    assert "| quality | passed |" in detail["body"]
+    asks = question_of(airflow, run)
+    assert asks is not None
+    assert asks["subject"] == "Promote version 4 of asked?"
+    assert "| quality | passed |" in asks["body"]
     assert answer(airflow, run, option, "seen by two") == 200
     until(lambda: airflow.run_state("asked", run.id) == "success")
     said = word(run)
@@ -165,11 +184,40 @@ def test_an_answer_at_once_is_taken(airflow: AirflowClient, asked: Callable[...,
         return not waiting
 
     until(answered)
-    for run, option in zip(runs, options, strict=True):
-        until(lambda run=run: airflow.run_state("asked", run.id) in ENDED)  # type: ignore[misc]
-        assert airflow.run_state("asked", run.id) == "success"
-        assert [task.try_number for task in airflow.tasks("asked", run.id)] == [1]  # nobody was asked twice
-        assert word(run).approved == (option == "Approve")
+    taken(airflow, runs, options)
+
+
+@pytest.mark.stack
+def test_an_answer_before_the_task_waits_is_taken(airflow: AirflowClient, asked: Callable[..., Run]) -> None:
+    """As soon as a question is written, it is answered, while its task still runs and begins to wait."""
+    options = ["Approve", "Reject"] * 3
+    runs = [asked() for _ in options]
+
+    def insist(run: Run, option: str) -> None:
+        until(lambda: question_of(airflow, run) is not None, every_s=0.02)
+        until(lambda: answer(airflow, run, option) == httpx.codes.OK, every_s=0.02)
+
+    with ThreadPoolExecutor(len(runs)) as people:
+        list(people.map(insist, runs, options))
+    taken(airflow, runs, options)
+
+
+@pytest.mark.stack
+def test_it_waits_on_and_looks_up(airflow: AirflowClient, asked: Callable[..., Run]) -> None:
+    """It takes a word that Airflow was not told, and what it asks stays as it was."""
+    asks, told = asked(), asked()
+    for run in (asks, told):
+        until(lambda run=run: state(airflow, run) == "awaiting_input")  # type: ignore[misc]
+    question = question_of(airflow, asks)
+    given = Approval(approved=True, by="somebody", at="2026-01-01T00:00:00+00:00", via="command")
+    told.finish(APPROVE, given, 0.0)
+    until(lambda: airflow.run_state("asked", told.id) == "success")
+    until(lambda: sum("Pausing" in line for line in airflow.logs("asked", asks.id, APPROVE)) > 1, every_s=1.0)
+    until(lambda: state(airflow, asks) == "awaiting_input")
+    assert word(told) == given
+    assert question_of(airflow, asks) == question
+    assert answer(airflow, asks, "Reject") == httpx.codes.OK
+    taken(airflow, [asks], ["Reject"])
 
 
 @pytest.mark.stack
