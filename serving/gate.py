@@ -30,6 +30,7 @@ from serving.gates.parity import ParityGate
 from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
 from serving.gates.slices import SlicesGate
+from serving.judgement import judgement, keep, kept, require
 from serving.plane import plane
 from serving.probe import probe, served_schema
 from serving.promote import version_of
@@ -50,6 +51,9 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
         Invalid: another model answers than the one that was rolled out. A retry does not help.
         Unavailable: a server does not answer. A retry helps.
     """
+    if (signed := kept(run)) is not None:  # it was killed between its word and its reference
+        require(judgement(spec, model, signed.report, run), run)
+        return signed.report
     plane(run.settings).ensure(rollout, model.onnx_digest)
     _, rows = split_rows(run, dataset, spec.split)
     schema = dataset.row_schema
@@ -85,6 +89,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
     )
     report = report.model_copy(update={"passed": not report.stopping})
     publish(spec, run, model.version, report)
+    keep(judgement(spec, model, report, run), run)
     return report
 
 

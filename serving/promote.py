@@ -12,6 +12,7 @@ from pipeline.registry import Registry
 from pipeline.run import APPROVE, Run
 from pipeline.spec import Canary, PipelineSpec
 from pipeline.step import main
+from serving.judgement import judgement, require
 from serving.ledger import trusted
 from serving.manifests import Version
 from serving.plane import plane
@@ -38,10 +39,11 @@ def promote(
 
     Raises:
         Rejected: a gate, a person or the canary refused, or another version became champion since the gates compared.
-        Invalid: the package is not whole, Triton cannot serve it, or the ledger cannot be trusted; the old version
-            serves on.
+        Invalid: the package is not whole, Triton cannot serve it, the gates' word is not signed, or the ledger cannot
+            be trusted; the old version serves on.
         Unavailable: Triton, MLflow or the store do not answer; a person has not answered yet. A retry helps.
     """
+    require(judgement(spec, model, report, run), run)
     version = Version(spec.name, model.version, package.digest, model.onnx_digest)
     refusal = _decided(run) or _judged(spec, report, run)
     serving, strategy = plane(run.settings), spec.serving.rollout

@@ -33,6 +33,7 @@ from pipeline.spec import PipelineSpec
 from pipeline.spec_file import parse_spec
 from pipeline.tensors import to_tensors
 from serving.gate import gate
+from serving.judgement import judgement, keep
 from serving.package import package
 from serving.promote import promote
 from serving.register import register
@@ -140,6 +141,7 @@ class Chain:
         """Everything that promote reads; the challenger's server is described, not started."""
         model = self.register()
         packed = self.package(model)
+        keep(judgement(self.spec, model, report, self.run), self.run)  # as the gate does
         described = RolloutRef(
             name=self.spec.name, version=model.version, digest=packed.digest, program="none", http="h:1", grpc="g:1"
         )

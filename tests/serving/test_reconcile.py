@@ -251,7 +251,7 @@ def test_a_promotion_that_died_between_switch_and_alias(fresh: Promoted, tmp_pat
     assert fresh.reconcile(fix=True).left == ()
     assert fresh.serves(fresh.second)
     assert fresh.registry.alias(fresh.name, CHALLENGER) == 3  # its run is not over: it may go on
-    third.promote(model, package, third.ready()[2], PASSED.model_copy(update={"champion": 2}))
+    third.promote(*third.ready(PASSED.model_copy(update={"champion": 2})))
     assert fresh.serves(third)
     assert fresh.reconcile() == Reconciled(model=fresh.name, version=3)
 
