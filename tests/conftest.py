@@ -37,7 +37,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_leftovers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Whatever a test has started under its temporary folder ends with the session."""
+    """Whatever a test has started under its temporary folder ends when all tests have."""
     yield
     sweep(tmp_path_factory.getbasetemp())
 

@@ -111,7 +111,7 @@ def test_every_name_of_a_thing_leads_to_it(make: Callable[..., Chain]) -> None:
         one.onnx_ref.run_id: f"run/{name}/{one.run.id}",  # the candidate's MLflow run
     }.items():
         found = trace(settings, registry, what)
-        assert start in found.start, what  # other tests of the session may have served the same graph
+        assert start in found.start, what  # other tests may have served the same graph
         assert f"dataset/{one.dataset.digest}" in {node.id for node in found.nodes}
     served = {edge.target for edge in trace(settings, registry, name).edges if edge.kind == "serves"}
     assert served == {second}
