@@ -59,7 +59,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
     schema = dataset.row_schema
     tensors = to_tensors(rows, schema, "snapshot")
     with run.store.whole(model.predictions) as path, np.load(path, allow_pickle=False) as arrays:
-        native = np.asarray(arrays["native"], dtype=np.float32)
+        native, onnx = (np.asarray(arrays[name], dtype=np.float32) for name in ("native", "onnx"))
     with (
         _champion(spec, dataset, run, rows) as champion,
         TritonClient(rollout.grpc, run.settings.timeout_s) as client,
@@ -71,6 +71,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
             tensors=tensors,
             target=encode_target(rows, schema),
             native=native,
+            onnx=onnx,
             served=client.replay(rollout.name, tensors, schema.output, str(rollout.version)),
             onnx_digest=model.onnx_digest,
             champion=champion,

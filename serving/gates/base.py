@@ -75,6 +75,7 @@ class Evidence:
     version: int
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)  # held-out, with columns that the model does not read
     validation: Validation | None = None
+    onnx: Floats | None = None  # the graph's answers in one process, where it was exported
     endpoint: Endpoint | None = None
 
     def ask(self, tensors: Tensors) -> Floats:

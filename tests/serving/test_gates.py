@@ -163,6 +163,23 @@ def test_parity_is_within_the_declared_tolerance() -> None:
     assert "shape" in verdict(ParityGate, evidence(served=GOOD[:, :1])).reason
 
 
+def test_parity_says_between_whom_it_fails() -> None:
+    other = native(2.0, TENSORS)
+    whole = verdict(ParityGate, evidence(onnx=GOOD))
+    assert whole.passed
+    assert "served and native, ONNX and native, served and ONNX" in whole.reason
+    assert [row[1] for row in whole.tables[0].rows] == [0, 0, 0]
+    exported = verdict(ParityGate, evidence(onnx=other, served=other))
+    assert "ONNX and native: " in exported.reason
+    assert "served and ONNX" not in exported.reason
+    served = verdict(ParityGate, evidence(onnx=GOOD, served=other))
+    assert "served and ONNX: " in served.reason
+    assert "ONNX and native" not in served.reason
+    nan = verdict(ParityGate, evidence(onnx=np.full_like(GOOD, np.nan)))
+    assert not nan.passed
+    assert "ONNX and native: 400 answers are not finite" in nan.reason
+
+
 def test_robustness_is_about_small_changes() -> None:
     assert verdict(RobustnessGate, evidence()).passed
     jumpy = Answering(lambda tensors: native(3000.0, tensors))
