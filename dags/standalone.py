@@ -1,6 +1,7 @@
 """All of Airflow in one process tree: `airflow standalone`, but imported once and forked: it starts three times faster.
 
-Unlike `airflow standalone` it serves no logs on all interfaces, and ends as a whole when one component ends.
+Unlike `airflow standalone` it serves no logs on all interfaces, ends as a whole when one component ends, and begins by
+clearing up after one that was killed: what its tasks had begun is begun again at once, however many retries they have.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ import sys
 import time
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
+
+from sqlalchemy import update
+
+from pipeline.sweep import MARK, sweep
 
 COMPONENTS = (
     ("api-server",),
@@ -34,6 +40,8 @@ def main() -> None:
     """Prepare the database, become each component in a process of its own, and stay until one of them ends."""
     os.environ["AIRFLOW_API_APPS"] = "all"
     os.umask(0o077)
+    if home := os.environ.get(MARK):
+        sweep(Path(home), gently=False)  # an api-server would keep the port, a step would go on beside its second try
     for module in PRELOADED:
         import_module(module)
     gc.freeze()
@@ -41,6 +49,7 @@ def main() -> None:
     component = _fork(COMPONENTS[:1])
     if component is None:
         import_module("airflow.utils.db").initdb()
+        _bury_jobs()
         component = _fork(COMPONENTS[1:])
     else:
         import_module("airflow.api_fastapi.main")  # takes seconds, beside the migration
@@ -54,6 +63,13 @@ def main() -> None:
             os.close(tell)
         sys.argv = ["airflow", *component]
         import_module("airflow.__main__").main()
+
+
+def _bury_jobs() -> None:
+    """Whoever is recorded as running is dead: the scheduler need not wait for minutes of silence to be sure of it."""
+    job = import_module("airflow.jobs.job")
+    with import_module("airflow.utils.session").create_session() as session:
+        session.execute(update(job.Job).where(job.Job.state == job.JobState.RUNNING).values(state=job.JobState.FAILED))
 
 
 def _fork(components: tuple[tuple[str, ...], ...]) -> tuple[str, ...] | None:

@@ -14,6 +14,7 @@ from pipeline.daemon import write_private
 from pipeline.errors import Invalid
 from pipeline.program import Program
 from pipeline.settings import PREFIX, Settings
+from pipeline.sweep import mark
 
 _USER = "admin"
 
@@ -79,7 +80,13 @@ def airflow(settings: Settings) -> Program:
             "parsing_processes": 1,
         },
         "scheduler": {"scheduler_idle_sleep_time": 0.3},
-        "workers": {"min_heartbeat_interval": 2},  # a slot is free again this long after its task has ended
+        "workers": {
+            "min_heartbeat_interval": 2,  # a slot is free again this long after its task has ended
+            # after a restart the scheduler gives out tasks before the api-server answers: that is no failure of theirs
+            "execution_api_timeout": 60,
+            "execution_api_retries": 12,
+            "execution_api_retry_wait_max": 5,
+        },
         "logging": {"colored_console_log": False},
     }
     variables = {
@@ -98,6 +105,7 @@ def airflow(settings: Settings) -> Program:
                 for name, value in settings.model_dump(exclude={"airflow_password"}, exclude_none=True).items()
             },
             **variables,
+            **mark(settings.home / "supervisor" / "airflow"),  # what it has left can be told from the other programs
             "AIRFLOW_HOME": str(home),
             "PYTHONPATH": str(settings.root),
         },

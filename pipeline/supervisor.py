@@ -127,7 +127,7 @@ class Supervisor:
         description = json.dumps(
             {
                 "argv": program.argv,
-                "env": {**program.env, **mark(self.settings.home)},
+                "env": {**mark(self.settings.home), **program.env},
                 "cwd": program.cwd,
                 "host": self.settings.host,
             }

@@ -35,10 +35,11 @@ def marked(home: Path) -> list[psutil.Process]:
     return [process for pid, process in found.items() if pid not in own]
 
 
-def sweep(home: Path) -> tuple[str, ...]:
-    """End what is left of the stack at `home` or below: TERM, then KILL. Returns "PID command" of each."""
+def sweep(home: Path, gently: bool = True) -> tuple[str, ...]:
+    """End what is left of the stack at `home` or below: TERM (if gently), then KILL. Returns "PID command" of each."""
     names: dict[int, str] = {}
-    for method, seconds in ((psutil.Process.terminate, TERM_S), (psutil.Process.kill, KILL_S)):
+    first = psutil.Process.terminate if gently else psutil.Process.kill
+    for method, seconds in ((first, TERM_S), (psutil.Process.kill, KILL_S)):
         processes = marked(home)
         for process in processes:
             try:
