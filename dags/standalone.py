@@ -89,15 +89,15 @@ def _wait() -> None:
     signal.signal(signal.SIGTERM, stop)
     try:
         _, status = os.wait()
+        # no SIGTERM for the others: it would go on to the tasks, which would tell the api-server that they have failed
         sys.stderr.write(f"an Airflow component ended with status {status}: ending the others\n")
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        os.killpg(0, signal.SIGTERM)
-    finally:  # SIGTERM came to the whole group: a second one would end the components rudely
+    except SystemExit:  # SIGTERM came to the whole group: a second one would end the components rudely
         deadline = time.monotonic() + GRACE_S
         with suppress(ChildProcessError):  # no child is left
             while time.monotonic() < deadline:
                 if os.waitpid(-1, os.WNOHANG) == (0, 0):
                     time.sleep(0.1)
+    finally:
         os.killpg(0, signal.SIGKILL)  # what the components have started, and this process
 
 
