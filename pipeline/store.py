@@ -13,14 +13,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import fsspec
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pipeline.digest import digest_file, digest_json, digest_tree
 from pipeline.errors import Invalid, Unavailable
 
 WHOLE = ".whole"  # the last object of a folder in an object store
 _DIGEST = re.compile("[0-9a-f]{64}")
+_KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# what S3 answers when credentials are over; "400" is all that HEAD, which has no body, can say of it
+_OVER = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed", "400"}
 
 
 @contextmanager
@@ -28,17 +31,40 @@ def outside(where: str, what: str = "the artifact store", variable: str = "SLIPW
     """Turn a failure of the operating system into a sentence; `variable` sets the place."""
     try:
         yield
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if _code(error) == "NoSuchBucket":
+            raise Invalid("there is no such bucket", where, f"make it, or set {variable}") from error
         raise
     except OSError as error:
+        if code := _code(error):
+            _refused(error, code, where, what)
         # a tree's copy gathers its failures as text
         if error.errno in _FULL or (isinstance(error, shutil.Error) and f"[Errno {errno.ENOSPC}]" in str(error)):
             raise Unavailable("the disk is full", where, "free some space and run again; nothing was lost") from error
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             raise Invalid("no permission to write", where, f"give this user the right, or set {variable}") from error
         raise Unavailable(f"{what} failed: {error}", where, "run again when it answers") from error
+    except NoCredentialsError as error:
+        remedy = f"set {_KEYS}, or run again where the machine gives them"
+        raise Unavailable(f"there are no credentials for {what}", where, remedy) from error
     except BotoCoreError as error:  # an object store that does not answer is no OSError to its client
         raise Unavailable(f"{what} failed: {error}", where, "run again when it answers") from error
+
+
+def _code(error: OSError) -> str:
+    """What S3 answered, in its own word; nothing when it is not from S3."""
+    cause = error.__cause__
+    return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
+
+
+def _refused(error: OSError, code: str, where: str, what: str) -> None:
+    """Raise what says that credentials are over, or not enough; return when it is not of credentials."""
+    if code in _OVER:
+        remedy = "renew them (AWS_SESSION_TOKEN and what goes with it) and run again; nothing was lost"
+        raise Unavailable(f"{what} does not take the credentials ({code}: {error})", where, remedy) from error
+    if isinstance(error, PermissionError):
+        remedy = f"give them the right to read and write there, or set {_KEYS}"
+        raise Invalid(f"{what} refuses the credentials ({code}: {error})", where, remedy) from error
 
 
 class Store:

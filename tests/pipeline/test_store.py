@@ -17,6 +17,8 @@ import boto3
 import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
 
 from pipeline.errors import Invalid, Unavailable
 from pipeline.ports import free_ports
@@ -151,6 +153,35 @@ def test_an_object_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(f"AWS_{name}", value)
     with pytest.raises(Unavailable, match=r"bucket/store/key: the artifact store failed: .*127\.0\.0\.1:9"):
         Store("s3://bucket/store").exists("key")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error", "said"),
+    [
+        ("ExpiredToken", 400, Unavailable, "does not take the credentials .* renew them"),
+        ("InvalidAccessKeyId", 403, Invalid, "refuses the credentials .* AWS_ACCESS_KEY_ID"),
+        ("AccessDenied", 403, Invalid, "refuses the credentials .* give them the right"),
+        ("NoSuchBucket", 404, Invalid, "there is no such bucket -> make it"),
+    ],
+)
+def test_a_bucket_that_refuses(
+    monkeypatch: pytest.MonkeyPatch, code: str, status: int, error: type[Exception], said: str
+) -> None:
+    refusal = Response(f"<Error><Code>{code}</Code><Message>no</Message></Error>", status, content_type="text/xml")
+    server = make_server("127.0.0.1", 0, refusal, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in (("ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"), ("DEFAULT_REGION", "us-east-1")):  # fmt: skip
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    store = Store("s3://bucket/store")
+    try:
+        with pytest.raises(error, match=said):
+            store.write("key", b"x")
+        with pytest.raises(error, match=said):
+            store.read("key")
+    finally:
+        server.shutdown()
+        s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
