@@ -266,7 +266,7 @@ def _test(verdict: refs.Verdict) -> Any:
         status="pass" if verdict.passed else "fail",
         severity="warn" if verdict.waiver else "error",
         type="gate",
-        description=f"{verdict.outcome}: {verdict.reason}",
+        description=f"{verdict.shown}: {verdict.why}",
         expected=None if verdict.bound is None else f"{verdict.bound:g}",
         actual=None if verdict.observed is None else f"{verdict.observed:g}",
     )

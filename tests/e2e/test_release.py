@@ -20,6 +20,7 @@ from release import CHECKOUT, TOOLS, Client, Release
 from sklearn.datasets import load_breast_cancer
 
 from pipeline.airflow_client import AirflowClient
+from pipeline.refs import Approval
 from pipeline.settings import Settings
 from pipeline.tensors import to_tensors
 from serving.probe import served_schema
@@ -210,6 +211,29 @@ def test_the_record_names_every_pod_that_serves(release: Release) -> None:
         (record["version"], record["package"]["digest"])
     }
     assert all(verdict["outcome"] != "refused" for verdict in record["gates"]["verdicts"])
+
+
+@pytest.mark.parametrize("approved", [False, True])
+def test_a_person_has_the_last_word(release: Release, approved: bool) -> None:
+    """Airflow asks, waits without a pod or a slot, and the answer is in the signed record."""
+    before, note = release.serves(MODEL), "seen on the e2e stand"
+    release.upgrade(values(SPEC | {"approval": "required"}))
+    with airflow(release) as client:
+        client.await_dag(MODEL, timeout_s=180)
+        run_id = client.trigger(MODEL, {"seed": 21 + approved})
+        states: dict[str, str] = {}
+        for task in client.follow(MODEL, run_id, interval_s=1):
+            states[task.key] = task.state
+            if (task.key, task.state) == ("approve", "awaiting_input"):
+                assert release.serves(MODEL) == before
+                assert release.names("pods", "-l", "app.kubernetes.io/component=step") == set()
+                assert client.answer(MODEL, run_id, Approval(approved=approved, by="", at="", via="airflow", note=note))
+        assert client.run_state(MODEL, run_id) == "success", states
+    assert (release.serves(MODEL) > before) is approved
+    if approved:
+        record = json.loads(release.as_role("promoter", "python", "-c", RECORD))
+        assert (record["version"], record["approval"]["by"]) == (release.serves(MODEL), "admin")
+        assert record["approval"]["note"] == note
 
 
 def test_a_step_has_no_key_and_moves_no_alias(release: Release) -> None:
