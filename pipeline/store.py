@@ -16,55 +16,46 @@ import fsspec
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pipeline.digest import digest_file, digest_json, digest_tree
+from pipeline.disk import disk
 from pipeline.errors import Invalid, Unavailable
 
 WHOLE = ".whole"  # the last object of a folder in an object store
 _DIGEST = re.compile("[0-9a-f]{64}")
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 # what S3 answers when credentials are over; "400" is all that HEAD, which has no body, can say of it
 _OVER = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed", "400"}
 
 
 @contextmanager
-def outside(where: str, what: str = "the artifact store", variable: str = "SLIPWAY_STORE") -> Iterator[None]:
-    """Turn a failure of the operating system into a sentence; `variable` sets the place."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if _code(error) == "NoSuchBucket":
-            raise Invalid("there is no such bucket", where, f"make it, or set {variable}") from error
-        raise
-    except OSError as error:
-        if code := _code(error):
-            _refused(error, code, where, what)
-        # a tree's copy gathers its failures as text
-        if error.errno in _FULL or (isinstance(error, shutil.Error) and f"[Errno {errno.ENOSPC}]" in str(error)):
-            raise Unavailable("the disk is full", where, "free some space and run again; nothing was lost") from error
-        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            raise Invalid("no permission to write", where, f"give this user the right, or set {variable}") from error
-        raise Unavailable(f"{what} failed: {error}", where, "run again when it answers") from error
-    except NoCredentialsError as error:
-        remedy = f"set {_KEYS}, or run again where the machine gives them"
-        raise Unavailable(f"there are no credentials for {what}", where, remedy) from error
-    except BotoCoreError as error:  # an object store that does not answer is no OSError to its client
-        raise Unavailable(f"{what} failed: {error}", where, "run again when it answers") from error
+def _outside(where: str) -> Iterator[None]:
+    """Turn a failure of the disk or of the object store into a sentence."""
+    with disk(where, "the artifact store", "SLIPWAY_STORE"):
+        try:
+            yield
+        except NoCredentialsError as error:
+            remedy = f"set {_KEYS}, or run again where the machine gives them"
+            raise Unavailable("there are no credentials for the artifact store", where, remedy) from error
+        except BotoCoreError as error:  # an object store that does not answer is no OSError to its client
+            raise Unavailable(f"the artifact store failed: {error}", where, "run again when it answers") from error
+        except OSError as error:
+            _refused(error, where)
+            raise
 
 
-def _code(error: OSError) -> str:
-    """What S3 answered, in its own word; nothing when it is not from S3."""
+def _refused(error: OSError, where: str) -> None:
+    """Raise what says that an object store has refused; return when it has not."""
     cause = error.__cause__
-    return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
-
-
-def _refused(error: OSError, code: str, where: str, what: str) -> None:
-    """Raise what says that credentials are over, or not enough; return when it is not of credentials."""
+    code = cause.response.get("Error", {}).get("Code", "") if isinstance(cause, ClientError) else ""
+    if code == "NoSuchBucket":
+        raise Invalid("there is no such bucket", where, "make it, or set SLIPWAY_STORE") from error
     if code in _OVER:
         remedy = "renew them (AWS_SESSION_TOKEN and what goes with it) and run again; nothing was lost"
-        raise Unavailable(f"{what} does not take the credentials ({code}: {error})", where, remedy) from error
-    if isinstance(error, PermissionError):
+        raise Unavailable(
+            f"the artifact store does not take the credentials ({code}: {error})", where, remedy
+        ) from error
+    if code and isinstance(error, PermissionError):
         remedy = f"give them the right to read and write there, or set {_KEYS}"
-        raise Invalid(f"{what} refuses the credentials ({code}: {error})", where, remedy) from error
+        raise Invalid(f"the artifact store refuses the credentials ({code}: {error})", where, remedy) from error
 
 
 class Store:
@@ -77,7 +68,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        with outside(url):
+        with _outside(url):
             self._fs, self._root = fsspec.url_to_fs(url, use_listings_cache=False)  # others write too
         self.is_local: bool = "file" in (
             self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)
@@ -89,19 +80,19 @@ class Store:
 
     def exists(self, key: str) -> bool:
         """Whether a file or folder of this key is there, whole."""
-        with outside(self.path(key)):
+        with _outside(self.path(key)):
             if self.is_local:
                 return bool(self._fs.exists(self.path(key)))
             return self._is_object(key) or self._is_object(f"{key}/{WHOLE}")
 
     def read(self, key: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError when there is none."""
-        with outside(self.path(key)):
+        with _outside(self.path(key)):
             return bytes(self._fs.cat_file(self.path(key)))
 
     def write(self, key: str, data: bytes, *, replace: bool = False) -> None:
         """Write a file at once and whole; an existing one stays unless `replace`."""
-        with outside(self.path(key)):
+        with _outside(self.path(key)):
             if self.is_local:
                 _write_local(data, Path(self.path(key)), replace)
             else:
@@ -109,7 +100,7 @@ class Store:
 
     def put(self, local: Path, key: str) -> None:
         """Copy a local folder to `key`, at once and whole; an existing one stays."""
-        with outside(self.path(key)):
+        with _outside(self.path(key)):
             if self.exists(key):
                 return
             if self.is_local:
@@ -122,13 +113,13 @@ class Store:
 
     def delete(self, key: str) -> None:
         """Remove a file or folder, if it is there."""
-        with outside(self.path(key)):
+        with _outside(self.path(key)):
             if self._fs.exists(self.path(key)):
                 self._fs.rm(self.path(key), recursive=True)
 
     def list(self, key: str) -> tuple[str, ...]:
         """Names directly below `key`, sorted; none when it is not there."""
-        with outside(self.path(key)):
+        with _outside(self.path(key)):
             if not self._fs.exists(self.path(key)):
                 return ()
             names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in self._fs.ls(self.path(key), detail=False))
@@ -147,7 +138,7 @@ class Store:
             return
         with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
             target = Path(folder) / key.rsplit("/", 1)[-1]
-            with outside(self.path(key)):
+            with _outside(self.path(key)):
                 self._fs.get(self.path(key), str(target), recursive=True)
             if target.is_dir():
                 (target / WHOLE).unlink(missing_ok=True)

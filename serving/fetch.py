@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import Invalid, SlipwayError, Unavailable
+from pipeline.errors import Invalid, SlipwayError
 from pipeline.settings import Settings, read_settings
 from pipeline.store import Store
 from serving.package import verify
@@ -34,9 +34,6 @@ def fetch(store: Store, settings: Settings, key: str, digest: str, folder: Path)
     except Invalid as error:  # says where the package is, not where its copy was
         shutil.rmtree(folder, ignore_errors=True)
         raise Invalid([replace(problem, where=store.path(key)) for problem in error.problems]) from error
-    except OSError as error:
-        remedy = "look at the store, and at the disk of the node"
-        raise Unavailable(f"the package cannot be copied: {error}", store.path(key), remedy) from error
 
 
 def main(

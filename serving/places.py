@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from contextlib import AbstractContextManager
 from pathlib import Path
 
+from pipeline.disk import disk
 from pipeline.settings import Settings
-from pipeline.store import outside
 
 
 def repository(settings: Settings) -> Path:
@@ -35,7 +34,7 @@ def challenger(settings: Settings, name: str, version: int) -> Path:
 def place(source: Path, target: Path) -> None:
     """Copy a folder beside its target, write it through to the disk, then rename: it is there whole or not at all."""
     beside = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    with _disk(target):
+    with disk(str(target)):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, beside, symlinks=True)
@@ -51,7 +50,7 @@ def place(source: Path, target: Path) -> None:
 def replace(path: Path, content: bytes) -> None:
     """Replace a file at once and durably."""
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    with _disk(path):
+    with disk(str(path)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             beside.write_bytes(content)
@@ -86,11 +85,6 @@ def _files(folder: Path) -> list[Path] | None:
     if not folder.is_dir() or any(path.is_symlink() or not (path.is_file() or path.is_dir()) for path in paths):
         return None
     return sorted(path.relative_to(folder) for path in paths if path.is_file())
-
-
-def _disk(target: Path) -> AbstractContextManager[None]:
-    """A full disk is told in a sentence; what serves is as it was."""
-    return outside(str(target), "the disk", "SLIPWAY_HOME")
 
 
 def _flush(path: Path) -> None:

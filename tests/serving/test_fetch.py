@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -17,7 +18,6 @@ from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, Unavailable
 from pipeline.settings import Settings
 from pipeline.store import Store
-from serving import fetch as module
 from serving.fetch import fetch
 from serving.signing import sign
 
@@ -79,15 +79,15 @@ def test_another_package_is_refused(kept: tuple[Store, str, Path], tmp_path: Pat
 def test_what_is_no_file_is_told(kept: tuple[Store, str, Path], tmp_path: Path) -> None:
     store, digest, at = kept
     os.mkfifo(at / "pipe")
-    with pytest.raises(Unavailable, match=r"cannot be copied.*pipe"):
+    with pytest.raises(Unavailable, match=r"models/m: the disk failed: .*pipe"):
         fetch(store, Settings(home=tmp_path / "home"), "packages/m/1", digest, tmp_path / "models" / "m")
     assert not list((tmp_path / "models").glob("*"))
 
 
 def test_a_full_disk_is_told(kept: tuple[Store, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> NoReturn:
+    def full(*_: object, **__: object) -> NoReturn:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "place", full)
-    with pytest.raises(Unavailable, match="No space left on device"):
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(Unavailable, match="the disk is full"):
         fetch(kept[0], Settings(home=tmp_path / "home"), "packages/m/1", kept[1], tmp_path / "models" / "m")

@@ -240,7 +240,8 @@ def test_a_challenger_whose_run_goes_on_is_no_difference(fresh: Promoted, tmp_pa
 
 def test_a_promotion_that_died_between_switch_and_alias(fresh: Promoted, tmp_path: Path) -> None:
     third = chain(fresh.settings, tmp_path, fresh.name, f"{fresh.name}-r3", 5.0)
-    model, package, *_ = third.ready()
+    ready = third.ready(PASSED.model_copy(update={"champion": 2}))
+    model, package, *_ = ready
     live = Live(fresh.settings, fresh.name)
     with fresh.store.local(package.key) as source:
         live.keep(source, 3, package.digest)
@@ -251,7 +252,7 @@ def test_a_promotion_that_died_between_switch_and_alias(fresh: Promoted, tmp_pat
     assert fresh.reconcile(fix=True).left == ()
     assert fresh.serves(fresh.second)
     assert fresh.registry.alias(fresh.name, CHALLENGER) == 3  # its run is not over: it may go on
-    third.promote(*third.ready(PASSED.model_copy(update={"champion": 2})))
+    third.promote(*ready)
     assert fresh.serves(third)
     assert fresh.reconcile() == Reconciled(model=fresh.name, version=3)
 
