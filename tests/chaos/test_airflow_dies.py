@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -35,11 +35,12 @@ DEATHS = (
 
 
 @pytest.fixture(scope="module")
-def airflow(world: World) -> AirflowClient:
+def airflow(world: World) -> Iterator[AirflowClient]:
     for name in ("pipelines.py", ".airflowignore"):
         shutil.copyfile(CHECKOUT / "dags" / name, world.settings.root / "dags" / name)
     stack.up(world.settings, ("airflow",))
-    return AirflowClient(world.settings)
+    yield AirflowClient(world.settings)
+    Supervisor(world.settings).stop("airflow")
 
 
 def processes(world: World) -> list[psutil.Process]:
