@@ -124,7 +124,7 @@ def triton_pods(release: Release) -> dict[str, str]:
     return {
         pod["metadata"][
             "name"
-        ]: f"{pod['metadata']['uid']}/{sum(c['restartCount'] for c in pod['status']['containerStatuses'])}"
+        ]: f"{pod['metadata']['uid']}/{sum(c['restartCount'] for c in pod['status'].get('containerStatuses', []))}"
         for pod in found
         if "deletionTimestamp" not in pod["metadata"]  # a challenger's, which drains
     }
