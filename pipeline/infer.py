@@ -122,6 +122,7 @@ def _names(frame: pd.DataFrame, data: Data, gates: Gates, where: str) -> list[Pr
         "data.keep": data.keep,
         "data.kinds": tuple(data.kinds),
         "gates.slices.columns": gates.slices.columns,
+        "gates.robustness.directions": tuple(one.column for one in gates.robustness.directions),
     }
     return [
         Problem(f"there is no column {name!r} ({place})", where, near(name, known))

@@ -70,7 +70,7 @@ class Story:
         if (checks := summary.checks) is not None:
             verdict = "passed" if checks.passed else "refused"
             met = f"{checks.evaluated - len(checks.failures)} of {checks.evaluated} met"
-            facts = {"suite": checks.suite or "schema", "verdict": verdict, "expectations": met}
+            facts = {"suite": checks.suite or "none", "verdict": verdict, "expectations": met}
             self.graph.link(
                 run, self.graph.add(Node(id=f"checks/{tail}", kind="checks", title="checks", facts=facts)), "checked by"
             )

@@ -167,6 +167,9 @@ class Table(Frozen):
     rows: tuple[tuple[float | str | None, ...], ...]
 
 
+NO_SKILL = "no_skill"  # among quality's numbers: what one answer for all rows has
+
+
 class Verdict(Frozen):
     """One gate's answer. `observed` and `bound` are the numbers that decided, in the gate's own unit."""
 

@@ -118,6 +118,8 @@ def _is_number(cell: str) -> bool:
 
 
 def _checks(checks: CheckReport) -> list[RenderableType]:
+    if checks.suite is None:
+        return [Text("Checks: the spec names no suite", style="dim")]
     if not checks.failures:
         return [Text(f"Checks: {checks.evaluated} expectations met", style="green")]
     rows: list[tuple[RenderableType, ...]] = [

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import Invalid, Problem
 from pipeline.spec import Overrides, PipelineSpec
 
+_REMEDY = "correct the value; `slipway spec schema` shows what is allowed"
+
 
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: 1e-7 is a number (YAML 1.1 wants 1.0e-7)."""
@@ -83,7 +85,7 @@ def _said_once(items: list[Any]) -> list[Any]:
 
 def _place(item: Any) -> tuple[int | str, ...]:
     """Where in the YAML a mistake is."""
-    return tuple(part for part in item["loc"] if not _is_tag(part, item["loc"]))
+    return tuple(part for part in item["loc"] if part != "[key]" and not _is_tag(part, item["loc"]))
 
 
 def _problem(item: Any, root: yaml.Node | None, where: str, model: type[BaseModel] = PipelineSpec) -> Problem:
@@ -99,8 +101,14 @@ def _problem(item: Any, root: yaml.Node | None, where: str, model: type[BaseMode
     if item["type"] == "missing":
         return Problem(f"the key {loc[-1]!r} is missing", place, "add it; `slipway spec schema` shows every key")
     value = "" if isinstance(item["input"], dict | list) else f" (value {item['input']!r})"
-    message = item["msg"].removeprefix("Value error, ")
-    return Problem(f"{message}{value}", place, "correct the value; `slipway spec schema` shows what is allowed")
+    message, remedy = item["msg"].removeprefix("Value error, "), _REMEDY
+    if item["type"] == "literal_error":
+        allowed = re.findall(r"'([^']+)'", item["ctx"]["expected"])
+        near = difflib.get_close_matches(str(item["input"]), allowed, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else _REMEDY
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
+        remedy = f"YAML reads that as no text: put it in quotes, as '{_found(root, loc)[1]}'"
+    return Problem(f"{message}{value}", place, remedy)
 
 
 def _is_tag(part: int | str, loc: tuple[int | str, ...]) -> bool:
@@ -116,7 +124,11 @@ def _is_tag(part: int | str, loc: tuple[int | str, ...]) -> bool:
 
 
 def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
-    """The line of the innermost node on the way to `loc`, 1-based; 0 without a tree."""
+    return _found(node, loc)[0]
+
+
+def _found(node: yaml.Node | None, loc: tuple[int | str, ...]) -> tuple[int, str]:
+    """The innermost node on the way to `loc`: its line, 1-based, 0 without a tree; its text, if it is a scalar."""
     line = node.start_mark.line + 1 if node else 0
     for part in loc:
         if isinstance(node, yaml.MappingNode):
@@ -129,7 +141,7 @@ def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
             line = node.start_mark.line + 1
         else:
             break
-    return line
+    return line, str(node.value) if isinstance(node, yaml.ScalarNode) else ""
 
 
 def _refuse_double_keys(node: yaml.Node | None, where: str) -> None:

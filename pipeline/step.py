@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psutil
 import typer
@@ -121,10 +121,11 @@ def pinned_spec(run: Run) -> PipelineSpec | None:
         raise Invalid("the spec pinned for this run cannot be read", run.store.path(key), "start a new run") from error
 
 
-def main(function: StepFunction) -> None:
+def main(function: StepFunction, show: Callable[[Any], str] = lambda ref: ref.model_dump_json()) -> None:
     """The command line of a step: `python -m training.train --spec S --run R [--candidate C] [--params JSON]`.
 
-    Exits with 0, or with 1, 2 or 3 as `pipeline.errors` says; a failure is told in sentences on stderr.
+    Prints its reference, as `show` writes it. Exits with 0, or with 1, 2 or 3 as `pipeline.errors` says; a failure is
+    told in sentences on stderr.
     """
 
     def command(
@@ -146,7 +147,7 @@ def main(function: StepFunction) -> None:
             for problem in error.problems:
                 sys.stderr.write(f"{error.title}: {problem}\n")
             raise typer.Exit(error.exit_code) from None
-        sys.stdout.write(ref.model_dump_json() + "\n")
+        sys.stdout.write(show(ref) + "\n")
 
     command.__doc__ = function.__doc__
     typer.run(command)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import shlex
@@ -32,6 +33,7 @@ from pipeline.program import Program
 from pipeline.settings import Settings
 from pipeline.sweep import await_end, mark, sweep
 
+_log = logging.getLogger("slipway")
 ALIVE = ("STARTING", "RUNNING", "BACKOFF")
 _LOCK_S, _POLL_S = 120.0, 0.2
 _TAIL_LINES = 12
@@ -137,6 +139,8 @@ class Supervisor:
         if info is not None:
             if info["statename"] in ALIVE and file.is_file() and file.read_text(encoding="utf-8") == description:
                 return None
+            if info["statename"] in ALIVE:
+                _log.warning("%s runs by other settings: it is started anew by those of now", program.name)
             self._remove(program.name)
         require_free(self.settings, [program])
         if program.prepare is not None:

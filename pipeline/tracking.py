@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -110,7 +111,7 @@ class Tracking:
                 "slipway.pipeline": spec.name,
                 "slipway.spec": spec.digest,
                 "mlflow.source.name": str(run.spec_path),
-                "mlflow.note.content": spec.description or f"Pipeline run {run.id} of {spec.name}",
+                "mlflow.note.content": escape(spec.description, quote=False) or f"Pipeline run {run.id} of {spec.name}",
                 **{f"slipway.tag.{tag}": "true" for tag in spec.tags},
             }
             created = self._client.create_run(experiment, run_name=run.id, tags=tags)

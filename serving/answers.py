@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipeline.dataset import held_out
+from pipeline.dataset import held_out, split_part
 from pipeline.errors import SlipwayError
 from pipeline.mask import one_line
 from pipeline.record import PromotionRecord, read_record, sequences
@@ -73,7 +73,7 @@ def _held_out(store: Store, dataset: DatasetRef, spec: PipelineSpec) -> pd.DataF
     with store.local(dataset.key) as path, pq.ParquetFile(path) as file:
         for batch in file.iter_batches(READ):
             frame = batch.to_pandas()
-            mask: npt.NDArray[np.bool_] = held_out(frame, spec.split)
+            mask: npt.NDArray[np.bool_] = held_out(split_part(frame, dataset.row_schema), spec.split)
             found.append(frame[mask])
             if sum(map(len, found)) >= ROWS:
                 break

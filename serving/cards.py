@@ -10,7 +10,7 @@ from typing import get_args
 from pipeline.columns import ColumnKind
 from pipeline.gate_rules import LOWER_IS_BETTER
 from pipeline.record import PromotionRecord
-from pipeline.refs import Verdict
+from pipeline.refs import NO_SKILL, Verdict
 from serving.changes import changes, metrics
 from serving.markdown import escape, page, templates
 
@@ -84,7 +84,8 @@ def short(record: PromotionRecord) -> str:
 def _served(record: PromotionRecord) -> dict[str, str]:
     """Metrics of what the server answered, by gate quality."""
     found: tuple[Verdict, ...] = record.gates.verdicts if record.gates else ()
-    return {name: f"{value:.6g}" for one in found if one.gate == "quality" for name, value in one.numbers.items()}
+    numbers = {name: value for one in found if one.gate == "quality" for name, value in one.numbers.items()}
+    return {name: f"{value:.6g}" for name, value in numbers.items() if name != NO_SKILL}
 
 
 def _approval(record: PromotionRecord) -> str:

@@ -19,7 +19,7 @@ from pipeline.step import main
 from pipeline.target import encode_target
 from pipeline.tensors import Tensors, to_tensors
 from pipeline.tracking import RUN
-from serving.gate_report import publish
+from serving.gate_report import as_text, publish
 from serving.gates.base import Champion, Endpoint, Evidence, Floats, judge
 from serving.gates.calibration import CalibrationGate
 from serving.gates.champion import ChampionGate
@@ -134,4 +134,4 @@ def _endpoint(settings: Settings) -> Endpoint | None:
 
 
 if __name__ == "__main__":
-    main(gate)
+    main(gate, as_text)

@@ -31,8 +31,6 @@ PLOTS = {gate: (gate,) for gate in TITLES} | {"latency": ("latency", "pace")}  #
 
 def publish(spec: PipelineSpec, run: Run, version: int, report: GateReport) -> None:
     """Show a report everywhere. Raises Unavailable when the store or MLflow do not answer (a retry helps)."""
-    for line in as_text(report).splitlines():
-        run.log.info("%s", line)
     if report.stopping:
         run.log.warning("stopped by %s", ", ".join(one.gate for one in report.stopping))
     if report.undecided:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
 
 from pipeline.errors import Unavailable
 from pipeline.graph import Task, producer, tasks
@@ -30,7 +31,7 @@ from serving.signing import signer_identity
 
 LIBRARIES = (
     "slipway", "mlflow", "numpy", "pandas", "scikit-learn", "xgboost", "xgboost-cpu", "torch", "tabm", "onnx",
-    "onnxruntime", "onnxmltools", "great-expectations", "deepeval", "fairlearn", "tritonclient",
+    "onnxruntime", "onnxmltools", "optuna",  "great-expectations", "deepeval", "fairlearn", "tritonclient",
 )  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def acknowledged(run: Run, at: Version) -> Serving:
 
 
 def _libraries() -> dict[str, str]:
-    found = {}
+    found = {"python": python_version()}
     for name in LIBRARIES:
         try:
             found[name] = version(name)

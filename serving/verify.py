@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 from rich.table import Table
 
 from pipeline.digest import digest_file
-from pipeline.errors import Invalid, Problem
+from pipeline.errors import Invalid, Problem, Unavailable
 from pipeline.frozen import Frozen
 from pipeline.lineage_find import ONNX, PACKAGE, find
 from pipeline.record import RECORD, digest_of, parse_record, record_key, sequences
@@ -27,6 +28,8 @@ from serving.pickles import find_pickles
 from serving.places import repository
 from serving.record import KEY_TAG, TAG
 from serving.signing import SIGNATURE, check_signature
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*([/@]\w+)?")  # of a model, a version, an alias
 
 
 class Checked(Frozen):
@@ -46,8 +49,10 @@ def verified(settings: Settings, what: str) -> tuple[Checked, ...]:
         Unavailable: MLflow, the store or a disk do not answer. A retry helps.
     """
     folder = Path(what).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() and (_is_ours(folder) or not _NAME.fullmatch(what)):  # not one that a model is called like
         return tuple(_folder(settings, folder))
+    if folder.is_file():
+        raise Invalid("it is a file, and only folders are signed", what, "name the folder that it lies in, or a MODEL")
     registry = Registry(settings)
     versions = find(registry, what).versions
     if not versions:
@@ -72,9 +77,16 @@ def _folder(settings: Settings, folder: Path) -> Iterator[Checked]:
         return
     if (folder / RECORD).exists():
         yield _checked("record", where, lambda: parse_record((folder / RECORD).read_bytes(), where))
-    if (folder / RECORD).exists() or (folder / SIGNATURE).exists():
+    if _is_ours(folder):
         yield _checked("signature", where, lambda: check_signature(folder, settings))
+    else:
+        nothing = Problem("nothing here is signed", where, "name a package, an entry of a ledger, or a MODEL")
+        yield Checked(what="signature", where=where, problems=(nothing,))
     yield _checked("no pickles", where, lambda: _no_pickles(folder, where))
+
+
+def _is_ours(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (MANIFEST, RECORD, SIGNATURE))
 
 
 def _own(settings: Settings, folder: Path) -> None:
@@ -180,5 +192,11 @@ def _checked(what: str, where: str, check: Callable[[], object]) -> Checked:
 
 def _no_pickles(folder: Path, where: str) -> None:
     remedy = "nothing pickled crosses to serving: train it anew, and ask where it is from"
-    if found := [Problem(f"{name} {what}", where, remedy) for name, what in find_pickles(folder)]:
+    try:
+        found = [Problem(f"{name} {what}", where, remedy) for name, what in find_pickles(folder)]
+    except OSError as error:
+        raise Unavailable(
+            f"a file cannot be read: {error}", where, "run again when nothing is written there"
+        ) from error
+    if found:
         raise Invalid(found)

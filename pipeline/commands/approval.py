@@ -9,7 +9,7 @@ import typer
 from rich.prompt import Prompt
 
 from pipeline.approval import answer, awaited, give
-from pipeline.errors import SlipwayError
+from pipeline.errors import Invalid, SlipwayError
 from pipeline.refs import Approval
 from pipeline.run import Run
 from pipeline.show import gates_table
@@ -23,19 +23,26 @@ def approve(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="id of the run that waits", show_default=False)],
     reject: Annotated[bool, typer.Option("--reject", help="say no: the challenger is taken down")] = False,
     note: Annotated[str, typer.Option(help="why; it goes into the record")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask again")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask; needed where there is no terminal")] = False,
     json: Json = False,
 ) -> None:
     """Say yes or no to a run whose spec asks for a person's approval; it then goes on, or ends."""
     with session(json) as this:
         run = Run(run_id, model, this.settings, this.settings.specs_dir / f"{model}.yaml")
         this.console.print(gates_table(awaited(run)))
-        if answer(run) is None and not yes and not json and _at_terminal(this):
+        before = answer(run)
+        if before is None and not yes:
+            if json or not _at_terminal(this):
+                raise Invalid("nobody can be asked here, and a word stays", f"run {run_id} of {model}", "say --yes")
             typer.confirm(f"{'Reject' if reject else 'Approve'} run {run_id} of {model}?", abort=True)
         said = give(run, not reject, note)
+        if before is not None and note not in ("", before.note):
+            this.console.print(f"{said.by} gave their word at {said.at}: the note is not added", style="yellow")
         word = "approved" if said.approved else "rejected"
         how = f"go on with `slipway run {model} --run-id {run_id}`; if it waits in Airflow, answer there as well"
-        if _told_airflow(this, run, said):
+        if run.envelope("promote") is not None:
+            how = "it has been promoted"
+        elif _told_airflow(this, run, said):
             how = "the run goes on in Airflow"
         this.result(
             said.model_dump(mode="json"),

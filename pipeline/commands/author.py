@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +73,8 @@ def validate(
         def show() -> None:
             for item in checked:
                 this.console.print(f"[green]valid[/] {item['spec']}  {item.get('rows', '')}")
+                for warning in item["warnings"]:  # type: ignore[attr-defined]
+                    this.console.print(f"  {warning}", style="yellow", markup=False)
 
         this.result({"specs": checked}, show)
 
@@ -79,6 +82,10 @@ def validate(
 def validate_spec(settings: Settings, path: Path, spec: PipelineSpec, data: bool) -> dict[str, object]:
     """What is known of a spec before it runs. Raises Invalid or Unavailable with everything that is wrong."""
     found: dict[str, object] = {"spec": str(path), "name": spec.name, "digest": spec.digest}
+    over = [one for one in spec.gates.waivers if not one.holds(datetime.now(UTC).date())]
+    found["warnings"] = [
+        f"the waiver of {one.gate} by {one.by} expired on {one.until}: its refusal stops again" for one in over
+    ]
     if spec.gates.judge.metrics:
         room("serving.gates.judge_metrics:validate_metrics")(spec.gates.judge.metrics)
     if not data:

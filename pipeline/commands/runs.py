@@ -11,13 +11,14 @@ from rich.console import Console
 
 from pipeline.commands.approval import ask
 from pipeline.commands.author import validate_spec
-from pipeline.errors import Rejected, SlipwayError, Unavailable, Waits
+from pipeline.errors import Invalid, Rejected, SlipwayError, Unavailable, Waits
 from pipeline.graph import tasks
 from pipeline.run import Run, new_run_id
 from pipeline.settings import Settings
 from pipeline.show import Board, verdict
 from pipeline.spec import Overrides, PipelineSpec
 from pipeline.spec_file import load_spec
+from pipeline.step import pinned_spec
 from pipeline.summary import Summary, summarise
 from pipeline.terminal import Json, Quiet, Session, Spec, find_spec, log_to, room, session
 
@@ -42,6 +43,11 @@ def run(
         path, loaded = _load(this.settings, spec, Overrides(source=source, trials=trials, budget_s=budget_s, seed=seed))
         if run_id is None:
             validate_spec(this.settings, path, loaded, data=True)
+        elif pinned_spec(Run(run_id, loaded.name, this.settings, path)) is None:
+            where = f"run {run_id} of {loaded.name}"
+            raise Invalid(
+                "there is no such run to continue", where, "leave --run-id out: a new run gets an id of its own"
+            )
         with this.console.status("starting MLflow and Triton"):
             room("pipeline.stack:up")(this.settings, ("mlflow", "triton"))
         this_run = Run(run_id or new_run_id(), loaded.name, this.settings, path)
@@ -119,7 +125,7 @@ def _failure(airflow: object, dag: str, run_id: str, states: dict[str, str]) -> 
     for key, state in states.items():
         if state == "skipped":
             last = airflow.last_line(dag, run_id, key)  # type: ignore[attr-defined]
-            return Rejected(last or f"the task {key} refused", f"DAG {dag}, run {run_id}")
+            return Rejected(last.removeprefix("rejected: ") or f"the task {key} refused", f"DAG {dag}, run {run_id}")
     return None
 
 

@@ -44,9 +44,13 @@ def status(json: Json = False) -> None:
         this.result({"parts": [vars(state) for state in states]}, lambda: this.console.print(_table(states)))
 
 
+def _state(part: Part) -> str:
+    return part.state if part.healthy or part.state == "stopped" else f"{part.state}, does not answer"
+
+
 def _table(states: Sequence[Part]) -> Table:
     rows: list[tuple[RenderableType, ...]] = [
-        (part.name, Text(part.state, style="green" if part.healthy else "yellow"), part.address, part.note)
+        (part.name, Text(_state(part), style="green" if part.healthy else "yellow"), part.address, part.note)
         for part in states
     ]
     return table("The embedded stack", ("part", "state", "address", "note"), rows)

@@ -30,6 +30,14 @@ def groups(series: pd.Series) -> npt.NDArray[np.object_]:
     return labels
 
 
+def in_order(series: pd.Series, labels: npt.NDArray[np.object_]) -> list[str]:
+    """The groups: of numbers and dates by their values, of text by name; missing values last."""
+    names = sorted(set(labels) - {MISSING})
+    if pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_datetime64_any_dtype(series.dtype):
+        names.sort(key=lambda name: series[labels == name].min())
+    return [*names, *({MISSING} & set(labels))]
+
+
 def _quarters(values: npt.NDArray[np.generic]) -> npt.NDArray[np.object_]:
     """Each value's part between the quartiles; equal quartiles make fewer parts, never only one."""
     rising = np.sort(values)

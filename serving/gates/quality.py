@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.gate_rules import LOWER_IS_BETTER, Metric
 from pipeline.metrics import better, scores
-from pipeline.refs import Verdict
+from pipeline.refs import NO_SKILL, Verdict
 from serving.gates.base import Gate
 
 # One answer for all rows is perfect by these: it has every positive, it is calibrated. Others tell it from a model.
@@ -39,7 +39,7 @@ class QualityGate(Gate):
             has = f"{skill} {found.get(skill, np.nan):.4f}"
             texts = [f"{has} is no better than {blind:.4f}, which one answer for all rows has", *texts]
             failed = [(skill, found.get(skill), blind, 1), *failed]
-        found["no_skill"] = blind
+        found[NO_SKILL] = blind
         if failed:
             return self.refused("; ".join(texts), observed=failed[0][1], bound=failed[0][2], **found)
         if not checks:

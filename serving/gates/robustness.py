@@ -141,7 +141,7 @@ class RobustnessGate(Gate):
         kept = {"rises": change >= -same, "falls": change <= same, "stays": np.abs(change) <= same}[rule.answer]
         share, mean = float(kept.mean()), float(change.mean())
         text = (
-            f"the answer {rule.answer} with {rule.column} (raised by {rule.by:g} standard deviations) "
+            f"the answer {rule.answer} with {rule.column} (raised by {rule.by:g} of its standard deviation) "
             f"in {share:.1%} of the rows, by {mean:+.4f} on average"
         )
         text += "" if share >= rule.share else f"; {rule.share:.0%} are asked"

@@ -17,7 +17,7 @@ from pipeline.target import metric_unit
 from serving.gates.base import Gate, table
 from serving.gates.bootstrap import distribution, interval, value
 from serving.gates.fairness import measure, unfair
-from serving.gates.groups import groups
+from serving.gates.groups import groups, in_order
 from serving.gates.weighted import Weighted, weighted
 
 RESAMPLES = (1000, 5000)  # at least, at most: the more groups, the farther out their intervals' ends
@@ -37,6 +37,8 @@ class _Group:
     high: float = math.nan
     verdict: str = "held"
     broken: bool = False
+    observed: float = -math.inf
+    bound: float | None = None
 
 
 class SlicesGate(Gate):
@@ -64,7 +66,8 @@ class SlicesGate(Gate):
         judged = self._with_intervals(found)
         unit = metric_unit(evidence.schema, evidence.target, metric)
         gap = None if rule.max_gap is None else rule.max_gap * unit
-        proven = [self._compare(group, overall, gap) for group in judged]
+        for group in judged:
+            self._compare(group, overall, gap)
         reasons = [
             f"{one.column} {one.name}: {metric} {one.metric:.4f} ({one.low:.4f} to {one.high:.4f}), {one.verdict}"
             for one in judged
@@ -85,7 +88,7 @@ class SlicesGate(Gate):
             tables.append(table("fairness", ("column", "measure", "value", "bound", "verdict"), fair))
         numbers = {"all_rows": overall, "groups": len(found), "judged": len(judged)}
         numbers |= {f"{column}_{measure}": seen for column, measure, seen, _, _ in fair}
-        decided = {"observed": max(proven, default=None), "bound": gap}
+        decided = _decided(judged, [(seen, bound) for *_, seen, bound, verdict in fair if verdict == "broken"])
         if reasons:
             return self.refused("; ".join(reasons), tables=tables, **decided, **numbers)
         return self.passed(self._text(found, judged, overall), tables=tables, **decided, **numbers)
@@ -94,22 +97,23 @@ class SlicesGate(Gate):
     def _sign(self) -> float:
         return -1.0 if self.evidence.spec.primary in LOWER_IS_BETTER else 1.0
 
-    def _compare(self, group: _Group, overall: float, gap: float | None) -> float:
-        """How much worse than all rows the group is at least, by its interval; notes what that breaks."""
+    def _compare(self, group: _Group, overall: float, gap: float | None) -> None:
+        """Note how much worse than all rows the group is at least, by its interval, and what that breaks."""
         worst, best = self.evidence.spec.gates.slices.worst, group.high if self._sign > 0 else group.low
         proven = self._sign * (overall - best)
         broken = []
+        group.observed, group.bound = proven, gap
         if gap is not None and proven > gap:
             broken.append(f"worse than the {overall:.4f} of all rows by more than {gap:g}")
         if worst is not None and self._sign * (worst - best) > 0:
+            group.observed, group.bound = (group.observed, gap) if broken else (best, worst)
             broken.append(f"{worst:g} is asked of the worst group")
         if broken:
             group.broken, group.verdict = True, "; ".join(broken)
-        return proven
 
     def _groups(self, column: str) -> Iterator[_Group]:
         labels = groups(self.evidence.rows[column])
-        for name in sorted(set(labels)):
+        for name in in_order(self.evidence.rows[column], labels):
             yield _Group(column, name, np.flatnonzero(labels == name))
 
     def _with_intervals(self, found: list[_Group]) -> list[_Group]:
@@ -164,6 +168,14 @@ class SlicesGate(Gate):
         return (
             f"{text}; {metric} {worst.metric:.4f} in the worst, {worst.column} {worst.name}, {overall:.4f} in all rows"
         )
+
+
+def _decided(judged: list[_Group], unfair: list[tuple[float, float]]) -> dict[str, float | None]:
+    """The numbers that decided: of a broken group, else of a broken fairness metric, else of the worst group."""
+    lead = max(judged, key=lambda one: (one.broken, one.observed), default=None)
+    if unfair and not (lead and lead.broken):
+        return {"observed": unfair[0][0], "bound": unfair[0][1]}
+    return {"observed": lead.observed if lead else None, "bound": lead.bound if lead else None}
 
 
 def _shown(found: list[_Group]) -> list[_Group]:

@@ -65,7 +65,7 @@ def test_the_word_is_kept_and_the_way_on_is_said(
     flags: tuple[str, ...], word: str, slipway: Slipway, waiting: Callable[..., Run]
 ) -> None:
     run = waiting()
-    done = slipway("approve", "asked", "r1", *flags, "--note", "seen [by] two")
+    done = slipway("approve", "asked", "r1", *flags, "--yes", "--note", "seen [by] two")
     assert done.exit_code == 0, done.output
     assert "quality" in done.output
     assert "0.8" in done.output
@@ -75,12 +75,22 @@ def test_the_word_is_kept_and_the_way_on_is_said(
     assert (said.approved, said.by, said.via, said.note) == (word == "approved", ME, "command", "seen [by] two")
 
 
+def test_nobody_approves_unasked(slipway: Slipway, waiting: Callable[..., Run]) -> None:
+    run = waiting()
+    for flags in ((), ("--json",)):
+        done = slipway("approve", "asked", "r1", *flags)
+        assert done.exit_code == 2
+        assert "nobody can be asked here" in done.output
+    assert answer(run) is None
+
+
 def test_the_first_word_stays(slipway: Slipway, waiting: Callable[..., Run]) -> None:
     run = waiting()
     first = Approval(approved=True, by="Ada", at="2026-01-01T00:00:00+00:00", via="airflow")
     run.finish(APPROVE, first, 0.0)
-    again = slipway("approve", "asked", "r1", "--json")
+    again = slipway("approve", "asked", "r1", "--json", "--note", "me too")
     assert (again.exit_code, json.loads(again.stdout)["by"]) == (0, "Ada")  # it says who did
+    assert "the note is not added" in again.stderr
     other = slipway("approve", "asked", "r1", "--reject")
     assert other.exit_code == 2
     assert (

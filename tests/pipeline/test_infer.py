@@ -210,11 +210,15 @@ def test_what_gates_name_and_columns_lack_is_refused_at_once() -> None:
         infer_rows(frame(), Data(source="s", target="y", drop=("q",)), BINARY, "rows.csv", gates("aa"))
     assert "no column 'aa' (gates.slices.columns)" in str(refused.value)
     assert "no column 'q' (data.drop)" in str(refused.value)
+    unknown = (Direction(column="bb", answer="rises"),)
+    with pytest.raises(Invalid, match=r"no column 'bb' \(gates.robustness.directions\)"):
+        infer_rows(frame(), Data(source="s", target="y"), BINARY, "rows.csv", gates(directions=unknown))
     empty = Data(source="s", target="y", drop=("n",))
     with pytest.raises(Invalid, match="column 'n' has no value at all"):
         infer_rows(frame(n=[None] * ROWS), empty, BINARY, "rows.csv", gates("n"))
     wrong = (Direction(column="c", answer="rises"), Direction(column="b", answer="falls", label="maybe"))
     with pytest.raises(Invalid) as refused:
-        infer_rows(frame(c=["u", "v"] * 30), Data(source="s", target="y"), BINARY, "rows.csv", gates(directions=wrong))
+        rows, data = frame(c=["u", "v"] * 30, b=range(ROWS)), Data(source="s", target="y", drop=("b",))
+        infer_rows(rows, data, BINARY, "rows.csv", gates(directions=wrong))
     for said in ("'c': it is a category", "'b': the model reads no such column", "no class 'maybe'"):
         assert said.split(": ")[-1] in str(refused.value)

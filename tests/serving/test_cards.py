@@ -142,8 +142,10 @@ def test_a_card_says_what_the_record_says() -> None:
         assert text in card, text
         assert text in file, text
     assert "Ada on 2026-11-25T07:59:00+00:00" in file
-    assert "There is no record of an earlier version." in file
-    assert "1 serving process confirmed" in file
+    assert "No earlier version has served; the ledger's entries before this one" in file
+    first = cards(record.model_copy(update={"before": None}), None)
+    assert "There is no record of an earlier version." in first["technical_file.md"]
+    assert "What each serving process (1) said of itself" in file
     assert "roc_auc at least 0.7" in card
     assert "To be added by the provider" in card
 

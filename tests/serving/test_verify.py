@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from typer.testing import CliRunner
@@ -18,7 +19,7 @@ from chain import Chain, chain
 from packed import pack
 
 from pipeline.cli import app
-from pipeline.errors import Invalid
+from pipeline.errors import Invalid, Unavailable
 from pipeline.record import sequences
 from pipeline.settings import PREFIX, Settings
 from serving.live import Live
@@ -67,9 +68,11 @@ def test_a_package_is_verified_by_its_own_manifest(own: Settings, tmp_path: Path
 def test_any_folder_may_be_looked_at(own: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "any"
     folder.mkdir()
-    assert said(own, str(folder)) == []
+    nothing = f"{folder}: nothing here is signed"
+    assert [problem.partition(" -> ")[0] for problem in said(own, str(folder))] == [nothing]
     (folder / "weights").write_bytes(pickle.dumps([1, 2]))
-    assert [problem.partition(" -> ")[0] for problem in said(own, str(folder))] == [f"{folder}: weights is a pickle"]
+    found = [problem.partition(" -> ")[0] for problem in said(own, str(folder))]
+    assert found == [nothing, f"{folder}: weights is a pickle"]
     (folder / "weights").write_text("1")
     sign(folder, own)
     assert [one.what for one in verified(own, str(folder))] == ["signature", "no pickles"]
@@ -78,6 +81,20 @@ def test_any_folder_may_be_looked_at(own: Settings, tmp_path: Path) -> None:
     found = {one.what: one.problems[0].what for one in verified(own, str(folder)) if one.problems}
     assert "the record cannot be read" in found["record"]
     assert "the signature does not hold" in found["signature"]
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_told(
+    own: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: Path) -> NoReturn:
+        raise FileNotFoundError(2, "No such file or directory", "model.onnx")
+
+    monkeypatch.setattr("serving.verify.find_pickles", gone)
+    with pytest.raises(Unavailable, match=r"a file cannot be read: .*model\.onnx"):
+        verified(own, str(tmp_path))
+    (tmp_path / "one.csv").touch()
+    with pytest.raises(Invalid, match="it is a file"):
+        verified(own, str(tmp_path / "one.csv"))
 
 
 # -- versions

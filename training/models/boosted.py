@@ -132,7 +132,7 @@ class BoostedTrainer:
             fold.x_valid, fold.y_valid, ref=train, feature_types=list(self.kinds), enable_categorical=True
         )
         # first in line: a deadline that strikes ends the round before the others are asked
-        callbacks.insert(0, xgb.callback.EarlyStopping(PATIENCE, save_best=False))
+        callbacks.insert(0, xgb.callback.EarlyStopping(rounds=PATIENCE, save_best=False))
         booster = xgb.train(
             options,
             train,
