@@ -14,6 +14,7 @@ from pipeline import refs
 from pipeline.cli import app
 from pipeline.graph import STEPS
 from pipeline.show import Board, verdict
+from pipeline.stack import Part
 from pipeline.summary import Summary, TaskTime
 
 Slipway = Callable[..., Result]
@@ -89,6 +90,9 @@ def test_validate_says_everything_that_is_wrong_at_once(slipway: Slipway, tmp_pa
     assert result.exit_code == 2
     assert len(json.loads(result.stdout)["problems"]) == 3
     (tmp_path / "specs" / "bad.yaml").unlink()
+    waived = GOOD + "gates: {waivers: [{gate: slices, by: Ada, reason: known since spring, until: 2026-01-31}]}\n"
+    (tmp_path / "specs" / "waived.yaml").write_text(waived)
+    assert "the waiver of slices by Ada expired on 2026-01-31" in slipway("validate", "waived").output
     assert slipway("validate", "--no-data").exit_code == 0
     (tmp_path / "specs" / "worse.yaml").write_text(GOOD + "checks: {suite: none}\n")
     assert "there is no suite 'none'" in " ".join(slipway("validate", "worse").output.split())
@@ -121,6 +125,21 @@ def test_wrong_input_is_a_sentence_and_an_exit_code(
         assert "Traceback" not in result.output
         if extra:
             assert json.loads(result.stdout)["problems"][0]["what"]
+
+
+def test_a_run_that_is_not_there_is_not_begun(slipway: Slipway, tmp_path: Path) -> None:
+    (tmp_path / "specs" / "demo.yaml").write_text(GOOD)
+    result = slipway("run", "demo", "--run-id", "r1")
+    assert result.exit_code == 2
+    assert "run r1 of demo: there is no such run to continue" in " ".join(result.output.split())
+
+
+def test_a_program_that_is_silent_is_shown_so(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = (Part("mlflow", "running", "http://h:1", healthy=False), Part("triton", "stopped", "", healthy=False))
+    monkeypatch.setattr("pipeline.stack.status", lambda _: parts)
+    shown = slipway("status").output
+    assert "running, does not answer" in shown
+    assert "stopped, does" not in shown
 
 
 def test_servers_that_do_not_answer(slipway: Slipway, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pipeline.tensors import MISSING_TIMESTAMP, to_tensors
 from serving.gates.base import Evidence
 from serving.gates.calibration import CalibrationGate
 from serving.gates.fairness import measure, unfair
-from serving.gates.groups import groups
+from serving.gates.groups import groups, in_order
 from serving.gates.leakage import LeakageGate
 from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
@@ -332,6 +332,13 @@ def test_groups_are_values_quarters_and_what_is_missing() -> None:
     assert len(set(days)) == 4
 
 
+def test_groups_stand_in_the_order_of_their_values() -> None:
+    numbers = pd.Series([*range(100), None], dtype=float)
+    assert in_order(numbers, groups(numbers)) == ["up to 25", "25 to 50", "50 to 75", "above 75", "missing"]
+    texts = pd.Series(["x", None, "b", "x"])
+    assert in_order(texts, groups(texts)) == ["b", "x", "missing"]
+
+
 def sliced(gates: str, spoiled: float = 0.0, size: int = 600, **changes: Any) -> Evidence:
     """Two groups by `g`; in the second, this share of the answers is upside down."""
     frame = pd.DataFrame({"g": np.where(np.arange(N) < size, "second", "first"), "n": DRAW.normal(size=N)})
@@ -368,7 +375,11 @@ def test_few_rows_are_shown_and_not_judged() -> None:
 def test_the_worst_group_has_a_bound_of_its_own() -> None:
     rule = "{columns: [g], max_gap: null, worst: %s}"
     assert verdict(SlicesGate, sliced(rule % 0.7)).passed
-    assert not verdict(SlicesGate, sliced(rule % 0.9)).passed
+    asked = verdict(SlicesGate, sliced(rule % 0.9))
+    assert not asked.passed
+    assert asked.bound == 0.9
+    assert asked.observed is not None
+    assert asked.observed < 0.9
     assert verdict(SlicesGate, sliced(rule % 0.7, metric="log_loss")).passed
     assert not verdict(SlicesGate, sliced(rule % 0.4, metric="log_loss")).passed
 
@@ -396,6 +407,7 @@ def test_fairness_is_fairlearns() -> None:
     unfair_ = verdict(SlicesGate, found)
     assert not unfair_.passed
     assert "demographic_parity_difference over g" in unfair_.reason
+    assert (unfair_.observed, unfair_.bound) == (unfair_.numbers["g_demographic_parity_difference"], 0.2)
     never = replace(found, served=answers(np.full(N, 0.1)))
     ratio = replace(never, spec=sliced("{columns: [g], fairness: {equalized_odds_ratio: 0.8}}").spec)
     assert not verdict(SlicesGate, ratio).passed  # no rate to divide by
