@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,33 +44,41 @@ def at_terminal(settings: Settings, typed: str, *arguments: str) -> tuple[int, s
     return child.wait(), shown.decode(errors="replace")
 
 
+def asked_about(name: str, text: str) -> str:
+    """The run that somebody is to approve."""
+    found = re.search(rf"slipway approve {name} (\S+?)[`\s]", text)
+    assert found is not None, text
+    return found[1]
+
+
 def test_a_run_waits_for_a_person_and_does_what_they_say(stack_settings: Settings) -> None:
     name = "asks"
     write(stack_settings, name, "binary", "{at_least: {roc_auc: 0.7}}", "approval: required\n")
-    waits = slipway(stack_settings, "run", name, "--run-id", "r1", code=1)
+    waits = slipway(stack_settings, "run", name, code=1)
     assert waits["error"] == "waits"
     assert "waits for a person's approval" in waits["problems"][0]["what"]
-    assert f"slipway approve {name} r1" in waits["problems"][0]["remedy"]
-    registry = Run("r1", name, stack_settings, Path()).registry
+    first = asked_about(name, waits["problems"][0]["remedy"])
+    registry = Run(first, name, stack_settings, Path()).registry
     assert registry.alias(name, "champion") is None
-    assert slipway(stack_settings, "approve", name, "r1", "--note", "seen by two")["by"] == getpass.getuser()
-    assert slipway(stack_settings, "run", name, "--run-id", "r1")["outcome"] == "promoted"
-    said = record_of_run(Run("r1", name, stack_settings, Path()).store, name, "r1").approval  # type: ignore[union-attr]
+    assert slipway(stack_settings, "approve", name, first, "--yes", "--note", "seen by two")["by"] == getpass.getuser()
+    assert slipway(stack_settings, "run", name, "--run-id", first)["outcome"] == "promoted"
+    said = record_of_run(Run(first, name, stack_settings, Path()).store, name, first).approval  # type: ignore[union-attr]
     assert said is not None
     assert (said.approved, said.by, said.note) == (True, getpass.getuser(), "seen by two")
 
     csv = stack_settings.root / f"{name}.csv"
     lines = csv.read_text().splitlines(keepends=True)
     csv.write_text("".join(lines[:-20]))
-    code, shown = at_terminal(stack_settings, "later\n", "run", name, "--run-id", "r2", "-q")
+    code, shown = at_terminal(stack_settings, "later\n", "run", name, "-q")
     assert code == 1, shown
     assert "quality" in shown
     assert "it waits for a person's approval" in shown
-    code, shown = at_terminal(stack_settings, "reject\rtoo bold\r", "run", name, "--run-id", "r2", "-q")
+    second = asked_about(name, shown)
+    code, shown = at_terminal(stack_settings, "reject\rtoo bold\r", "run", name, "--run-id", second, "-q")
     assert code == 3, shown
     assert f"{getpass.getuser()} did not approve it: too bold" in shown
     assert registry.alias(name, "champion") == 1
     assert registry.alias(name, "challenger") is None
-    said = record_of_run(Run("r2", name, stack_settings, Path()).store, name, "r2").approval  # type: ignore[union-attr]
+    said = record_of_run(Run(second, name, stack_settings, Path()).store, name, second).approval  # type: ignore[union-attr]
     assert said is not None
     assert (said.approved, said.note) == (False, "too bold")
