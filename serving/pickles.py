@@ -11,8 +11,9 @@ import bz2
 import gzip
 import io
 import lzma
+import math
 import mmap
-import re
+import operator
 import tarfile
 import zipfile
 import zlib
@@ -21,21 +22,37 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from numpy.lib.format import descr_to_dtype
+
 from serving.opcodes import is_program
 
 MAX_DEPTH = 5  # archives within archives
 MAX_UNPACKED = 256 << 20  # bytes of one packed file
-_PART = 1 << 20  # bytes that are unpacked at once
+_PART = io.DEFAULT_BUFFER_SIZE  # bytes that are unpacked at once: no more is lost at a break than to who reads it
 _SEALED = {  # packed in ways that are not looked into
     b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "rar",
     b"\x1f\x9d": "compress", b"\x02\x21\x4c\x18": "lz4", b"ZF0x": "an old joblib's zlib",
 }  # fmt: skip
-_OPENERS: dict[bytes, Callable[[IO[bytes]], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
+Opener = Callable[[IO[bytes]], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]
+_OPENERS: dict[bytes, Opener] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\x00": lzma.LZMAFile,
-    b"\x5d\x00\x00": partial(lzma.LZMAFile, format=lzma.FORMAT_ALONE),
 }
+_ARRAY = b"\x93NUMPY"
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    SyntaxError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
+_MAX_HEADER = 1 << 20  # bytes of what an array says of itself
+_LZMA = 9 * 5 * 5  # combinations of lc, lp, pb: the first byte of a stream of LZMA without a container is below
+_NOTHING = 18  # bytes of such a stream that holds none, all zeros
 
 
 def find_pickles(root: Path) -> list[tuple[str, str]]:
@@ -58,10 +75,8 @@ def _look(file: IO[bytes], depth: int) -> Iterator[tuple[str, str]]:
     """What is wrong with a stream that can be wound back: place within it, and what."""
     head = file.read(16)
     file.seek(0)
-    if head.startswith(b"\x93NUMPY"):
-        if _holds_objects(file):
-            yield "", "is a NumPy array of pickled objects"
-        return
+    if head.startswith(_ARRAY):
+        yield from _arrays(file, depth)
     for magic, name in _SEALED.items():
         if head.startswith(magic):
             yield "", f"is packed by {name}, which is not looked into"
@@ -71,9 +86,9 @@ def _look(file: IO[bytes], depth: int) -> Iterator[tuple[str, str]]:
     file.seek(0)
     if zipfile.is_zipfile(file):
         yield from _archive(file, depth, _members_of_zip)  # which may lie behind something else
-    file.seek(0)
-    if (parts := _unpacked(file, head)) is not None:
-        yield from _packed(file, depth, parts)
+    for opened in _openers(head):
+        file.seek(0)
+        yield from _packed(opened(file), depth)
     if _is_tar(file):
         yield from _archive(file, depth, _members_of_tar)
 
@@ -89,22 +104,42 @@ def is_pickle(file: IO[bytes]) -> bool:
         return False
 
 
-def _holds_objects(file: IO[bytes]) -> bool:
-    """Whether an .npy file holds Python objects; one whose header cannot be read is taken for one that does."""
-    file.read(6)
-    major = file.read(2)[:1]
-    size = int.from_bytes(file.read(2 if major == b"\x01" else 4), "little")
-    try:
-        header = ast.literal_eval(file.read(min(size, 1 << 20)).decode("latin1"))
-        return bool(re.search(r"O", str(header["descr"])))
-    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
-        return True
+def _arrays(file: IO[bytes], depth: int) -> Iterator[tuple[str, str]]:
+    """Arrays as `numpy.save` writes them, one after the other, and whatever follows the last."""
+    file.seek(0)
+    end = 0
+    while file.read(len(_ARRAY)) == _ARRAY:
+        try:
+            end = _end_of_array(file)
+        except _UNREADABLE:
+            yield "", "is a NumPy array of pickled objects, or one that cannot be read"
+            return
+        file.seek(end)
+    file.seek(end)
+    behind = file.read(MAX_UNPACKED + 1)
+    if len(behind) > MAX_UNPACKED:
+        yield "", f"is a NumPy array with more than {MAX_UNPACKED >> 20} MiB behind it"
+    elif behind:
+        for inside, what in _look(io.BytesIO(behind), depth):
+            yield inside, f"{what}, behind a NumPy array"
 
 
-def _packed(file: IO[bytes], depth: int, parts: Iterator[bytes]) -> Iterator[tuple[str, str]]:
-    if depth == 0:
-        yield "", f"is packed more than {MAX_DEPTH} times"
-        return
+def _end_of_array(file: IO[bytes]) -> int:
+    """Where the array ends whose first letters are read. Raises ValueError, and others, when it holds objects."""
+    major = file.read(2)[0]
+    size = int.from_bytes(file.read(2 if major == 1 else 4), "little")
+    if size > _MAX_HEADER:
+        raise ValueError("no header is as long")
+    header = ast.literal_eval(file.read(size).decode("latin1" if major < 3 else "utf-8"))
+    dtype, shape = descr_to_dtype(header["descr"]), [operator.index(length) for length in header["shape"]]
+    count = math.prod(shape)
+    length = count * dtype.itemsize
+    if dtype.hasobject or min(shape, default=0) < 0 or max(count, length) >> 62:
+        raise ValueError("objects, or no size")
+    return file.tell() + length
+
+
+def _packed(parts: Iterator[bytes], depth: int) -> Iterator[tuple[str, str]]:
     content = bytearray()
     try:
         for part in parts:
@@ -112,20 +147,31 @@ def _packed(file: IO[bytes], depth: int, parts: Iterator[bytes]) -> Iterator[tup
             if len(content) > MAX_UNPACKED:
                 yield "", f"unpacks to more than {MAX_UNPACKED >> 20} MiB"
                 return
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
+    except (OSError, EOFError, ValueError, MemoryError, zlib.error, lzma.LZMAError):
         pass  # it only began as if it were packed; or it breaks off, and its reader has run what came before
+    if not content:
+        return
+    if depth == 0:
+        yield "", f"is packed more than {MAX_DEPTH} times"
+        return
     for inside, what in _look(io.BytesIO(bytes(content)), depth - 1):
         yield inside, f"{what}, packed"
 
 
-def _unpacked(file: IO[bytes], head: bytes) -> Iterator[bytes] | None:
-    """The content of a compressed stream, in parts; None when it is none."""
+def _openers(head: bytes) -> Iterator[Callable[[IO[bytes]], Iterator[bytes]]]:
+    """What may unpack a stream that begins so, in parts."""
     for magic, opener in _OPENERS.items():
         if head.startswith(magic):
-            return iter(partial(opener(file).read1, _PART), b"")  # `read` would lose what comes before a break
+            yield partial(_parts, opener)
     if len(head) > 1 and head[0] & 0x0F == zlib.DEFLATED and int.from_bytes(head[:2], "big") % 31 == 0:
-        return _inflated(file)
-    return None
+        yield _inflated
+    # has no magic: properties, 4 bytes of the window's size and 8 of the content's, of any value; then always a zero
+    if len(head) > 13 and head[0] < _LZMA and head[13] == 0:
+        yield _unsqueezed
+
+
+def _parts(opener: Opener, file: IO[bytes]) -> Iterator[bytes]:
+    yield from iter(partial(opener(file).read1, _PART), b"")  # `read` would lose what comes before a break
 
 
 def _inflated(file: IO[bytes]) -> Iterator[bytes]:
@@ -135,6 +181,32 @@ def _inflated(file: IO[bytes]) -> Iterator[bytes]:
         if machine.eof:
             machine = zlib.decompressobj()
         yield machine.decompress(part, _PART)
+
+
+def _unsqueezed(file: IO[bytes]) -> Iterator[bytes]:
+    """Streams of LZMA without a container, one after the other."""
+    while True:
+        # zeros are streams of nothing, and a file that is full of them would take an age
+        begin, zeros = file.tell(), _zeros(file)
+        file.seek(begin + zeros // _NOTHING * _NOTHING)
+        machine = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
+        while not machine.eof:
+            part = file.read(_PART) if machine.needs_input else b""
+            if machine.needs_input and not part:
+                return
+            yield machine.decompress(part, _PART)
+        file.seek(-len(machine.unused_data), io.SEEK_CUR)
+
+
+def _zeros(file: IO[bytes]) -> int:
+    """How many zeros follow."""
+    count = 0
+    while part := file.read(1 << 16):
+        left = 0 if part == bytes(len(part)) else len(part.lstrip(b"\0"))
+        count += len(part) - left
+        if left:
+            break
+    return count
 
 
 Members = Callable[[IO[bytes]], Iterator[tuple[str, int, IO[bytes] | None]]]
@@ -163,9 +235,7 @@ def _archive(file: IO[bytes], depth: int, members: Members) -> Iterator[tuple[st
 
 def _members_of_zip(file: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes] | None]]:
     with zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
-            if member.is_dir():
-                continue
+        for member in archive.infolist():  # one that is named as a folder may have content too
             try:
                 yield member.filename, member.file_size, archive.open(member)
             except (RuntimeError, NotImplementedError):
@@ -173,14 +243,21 @@ def _members_of_zip(file: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes] | Non
 
 
 def _members_of_tar(file: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes] | None]]:
-    with tarfile.open(fileobj=file, mode="r:") as archive:
+    with tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as archive:
         for member in archive:
-            if member.isfile():
-                yield member.name, member.size, archive.extractfile(member)
+            is_link = member.islnk() or member.issym()  # to what is looked at itself
+            if not is_link and (content := archive.extractfile(member)) is not None:
+                yield member.name, member.size, content
 
 
 def _is_tar(file: IO[bytes]) -> bool:
-    file.seek(257)
-    magic = file.read(5)
+    """Whether the first block that is not of zeros is a member's header, by its checksum: not all have a magic."""
     file.seek(0)
-    return magic == b"ustar"
+    file.seek(_zeros(file) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE)
+    block = file.read(tarfile.BLOCKSIZE)
+    file.seek(0)
+    try:
+        tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True

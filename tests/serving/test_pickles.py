@@ -73,6 +73,52 @@ def jobbed(folder: Path, compress: object) -> bytes:
     return (folder / "j").read_bytes()
 
 
+def old_tar(content: bytes) -> bytes:
+    """As it was before POSIX: nothing but a checksum says what it is."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        member = tarfile.TarInfo("weights.json")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    data = bytearray(file.getvalue())
+    data[257:265] = bytes(8)
+    return checked(data)
+
+
+def checked(data: bytearray) -> bytes:
+    """The first header's checksum made right."""
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    return bytes(data)
+
+
+def of_unknown_type(content: bytes) -> bytes:
+    data = bytearray(tarred(content))
+    data[156:157] = b"Z"
+    return checked(data)
+
+
+def array(description: str, content: bytes, shape: str = "(1,)", major: int = 1) -> bytes:
+    """An .npy whose header is written by hand."""
+    header = f"{{'descr': {description}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY" + bytes([major, 0]) + len(header).to_bytes(2 if major == 1 else 4, "little") + header + content
+
+
+def squeezed(content: bytes, **options: int) -> bytes:
+    return lzma.compress(content, lzma.FORMAT_ALONE, filters=[{"id": lzma.FILTER_LZMA1, **options}])
+
+
+def sized(data: bytes, size: int) -> bytes:
+    """LZMA whose header says that it unpacks to so much."""
+    return data[:5] + size.to_bytes(8, "little") + data[13:]
+
+
+def spoilt(data: bytes, at: int) -> bytes:
+    return data[:at] + b"\xff" * 100 + data[at + 100 :]
+
+
+NUMBERS = saved(lambda file: np.save(file, np.arange(12.0).reshape(3, 4)))
+LONG = bytes(1 << 16) + os.urandom(1 << 12)
 BAD = pickle.dumps(Harm(), protocol=4)
 DISGUISES: dict[str, Callable[[Path], bytes]] = {
     **{f"protocol {at}": lambda _, at=at: pickle.dumps(Harm(), protocol=at) for at in range(6)},
@@ -108,6 +154,39 @@ DISGUISES: dict[str, Callable[[Path], bytes]] = {
     "npy of a record with objects": lambda _: saved(
         lambda file: np.save(file, np.array([(1, "x")], dtype=[("a", "i4"), ("b", "O")]))
     ),
+    "npy of objects, by another name": lambda _: array("'object'", BAD),
+    "npy of objects, by a list of names": lambda _: array("'i4,O'", BAD),
+    "npy of objects, in a field": lambda _: array("[('a', [('b', 'object')])]", BAD),
+    "npy of objects, of the third version": lambda _: array("[('ä', 'object')]", BAD, major=3),
+    "npy of no version": lambda _: array("'O'", BAD, major=9),
+    "npy of nothing that can be read": lambda _: array("'nothing'", BAD),
+    "npy of negative size": lambda _: array("'f8'", BAD, "(-1,)"),
+    "npy of more than all": lambda _: array("'f8'", BAD, "(4294967296, 4294967296)"),
+    "npy, two in one": lambda _: NUMBERS + array("'O'", BAD),
+    "npy, many in one": lambda _: NUMBERS * 20 + array("'O'", BAD),
+    "npy of nothing, then objects": lambda _: array("'S0'", b"", "(5,)") + array("'O'", BAD),
+    "npy, then a pickle": lambda _: NUMBERS + BAD,
+    "npy, then a zip": lambda _: NUMBERS + zipped(BAD),
+    "npy, then a tar": lambda _: NUMBERS + tarred(BAD),
+    "npy of bytes that are a zip": lambda _: saved(
+        lambda file: np.save(file, np.frombuffer(zipped(BAD), dtype=np.uint8))
+    ),
+    "npz, whose npy is followed": lambda _: zipped(NUMBERS + BAD, "a.npy"),
+    "lzma, of a small window": lambda _: squeezed(BAD, dict_size=4096),
+    "lzma, with other properties": lambda _: squeezed(BAD, dict_size=1 << 16, lc=2, lp=1, pb=0),
+    "lzma, of an odd window": lambda _: squeezed(BAD)[:1] + (12345).to_bytes(4, "little") + squeezed(BAD)[5:],
+    "lzma, of a size that it has not": lambda _: sized(squeezed(BAD + LONG), 1 << 60),
+    "lzma, with others before it": lambda _: bytes(36) + squeezed(b"") + squeezed(BAD),
+    "lzma, that looks like zlib": lambda _: b"\x38\x11" + squeezed(BAD, dict_size=1 << 16, lc=2, lp=1, pb=1)[2:],
+    "lzma, spoilt": lambda _: spoilt(squeezed(BAD + LONG), 3000),
+    "xz, spoilt": lambda _: spoilt(lzma.compress(BAD + LONG), 3000),
+    "gzip, spoilt": lambda _: spoilt(gzip.compress(BAD + LONG), 3000),
+    "tar of old": lambda _: old_tar(BAD),
+    "tar of old, gzip": lambda _: gzip.compress(old_tar(BAD)),
+    "tar behind zeros": lambda _: bytes(512 * 300) + tarred(BAD),
+    "tar behind another": lambda _: tarred(b"nothing") + tarred(BAD),
+    "tar with a member of no known type": lambda _: of_unknown_type(BAD),
+    "zip, named as a folder": lambda _: zipped(BAD, "weights/"),
     "torch": lambda _: saved(lambda file: torch.save({"w": torch.ones(3)}, file)),
     "torch, as it was": lambda _: saved(
         lambda file: torch.save({"w": torch.ones(3)}, file, _use_new_zipfile_serialization=False)
@@ -148,6 +227,18 @@ def harmless(folder: Path) -> dict[str, bytes]:
         "value.json": json.dumps(value).encode(),
         "array.npy": saved(lambda file: np.save(file, np.ones(4))),
         "arrays.npz": saved(lambda file: np.savez(file, a=np.ones(4), b=np.array(["x", "y"]))),
+        "arrays.npy": NUMBERS * 20,
+        "array, and a line.npy": NUMBERS + b"\n",
+        "broken.npy": NUMBERS[:-20],
+        "records.npy": saved(lambda file: np.save(file, np.zeros(3, dtype=[("a", "<f4"), ("ö", "U3")]))),
+        "long.npy": saved(lambda file: np.save(file, np.zeros(1, dtype=[(f"a{at}", "f4") for at in range(2000)]))),
+        "zeros": bytes(1 << 20),
+        "a number and zeros": np.array([5, 1 << 20, *[0] * 4000]).tobytes(),
+        "floats": np.array([2.0, 2.0, *[0.0] * 4000], dtype=np.float32).tobytes(),
+        "random, like lzma": b"".join(b"\x5d\0\0\x80\0" + b"\xff" * 8 + b"\0" + os.urandom(4000) for _ in range(3)),
+        "texts.lzma": squeezed(b"a line\n", dict_size=4096),
+        "texts.tar": old_tar(b"a line\n"),
+        "folders.zip": zipped(b"", "folder/"),
         "config.pbtxt": b'name: "m"\nbackend: "onnxruntime"\n',
         "notes.txt": b"config\nname\n... and so on.\n",
         "numbers.txt": b"I am a text.\n",
@@ -197,11 +288,31 @@ def test_what_cannot_be_looked_into_is_said(tmp_path: Path, monkeypatch: pytest.
         ("bomb.gz", gzip.compress(bytes(2 << 20)), "unpacks to more than 1 MiB"),
         ("bomb.zip", zipped(bytes(2 << 20)), "unpacks"),
         ("deep", deep, "packed more than"),
+        ("much behind.npy", NUMBERS + bytes(2 << 20), "more than 1 MiB behind it"),
         ("torn.zip", zipped(b"x" * 500)[:-60] + zipped(b"y")[-60:], "cannot be read"),
     ]:
         (tmp_path / name).write_bytes(content)
         (_, what), *_ = find_pickles(tmp_path / name)
         assert said in what, name
+
+
+def test_a_large_array_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.npy").open("wb") as file:
+        file.write(array("'f8'", b"", f"({1 << 31},)"))
+        file.truncate(file.tell() + (1 << 34))
+    assert find_pickles(tmp_path / "a.npy") == []
+    with (tmp_path / "a.npy").open("ab") as file:
+        file.write(array("'O'", BAD))
+    (place, what), *_ = find_pickles(tmp_path / "a.npy")
+    assert (place, "pickle" in what) == ("a.npy", True)
+
+
+def test_what_is_no_packing_is_not_packed_too_often(tmp_path: Path) -> None:
+    content = b"\x5d\0\0\x80\0" + b"\xff" * 8 + b"\0" + b"\xff" * 4000
+    for _ in range(pickles.MAX_DEPTH):
+        content = gzip.compress(content)
+    (tmp_path / "f").write_bytes(content)
+    assert find_pickles(tmp_path) == []
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
