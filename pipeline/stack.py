@@ -45,6 +45,7 @@ def up(
     """
     chosen = _chosen(settings, names)
     supervisor = Supervisor(settings)
+    supervisor.clear()
     states = supervisor.states()
     require_free(settings, [program for program in chosen if states.get(program.name) not in ALIVE])
     waiting = [program.name for program in chosen]

@@ -51,6 +51,13 @@ class Supervisor:
         self.cancelled = threading.Event()  # set: `start` waits no longer, and leaves the program as it is
         self._daemon = Daemon(settings.home / "supervisor")
 
+    def clear(self) -> None:
+        """End what a supervisor that died has left behind: nobody keeps it alive any longer, and it has the ports."""
+        if self._daemon.folder.is_dir():
+            with self._changing():
+                if not self._daemon.answers():
+                    sweep(self.settings.home)
+
     def start(self, program: Program) -> None:
         """Start a program and return when it is ready; one that runs as described is left alone.
 

@@ -36,6 +36,9 @@ class EmbeddedState:
             for problem in error.problems:
                 yield f"the kept package of version {version.number} is not what was promoted: {problem.what}"
             return  # there is nothing here to hold the repository against
+        if links := [path for path in (model, placed, model / FILE) if path.is_symlink()]:
+            yield from (f"{path} is a link, {_by(path)}" for path in links)
+            return
         yield from _config(model / FILE, kept / FILE)
         if not placed.is_dir():
             yield f"{placed} is gone: version {version.number} cannot be loaded again"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline.dataset import split_rows
 from pipeline.errors import Invalid
+from pipeline.record import promotion_of
 from pipeline.refs import DatasetRef, GateReport, ModelVersionRef, RolloutRef
 from pipeline.run import Run
 from pipeline.settings import Settings
@@ -31,10 +32,10 @@ from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
 from serving.gates.slices import SlicesGate
 from serving.judgement import judgement, keep, kept, require
+from serving.ledger import champion, version_in
 from serving.plane import plane
 from serving.probe import probe, served_schema
 from serving.promote import version_of
-from serving.register import CHAMPION
 from serving.triton import TritonClient
 from serving.unseen import unseen
 
@@ -61,7 +62,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
     with run.store.whole(model.predictions) as path, np.load(path, allow_pickle=False) as arrays:
         native, onnx = (np.asarray(arrays[name], dtype=np.float32) for name in ("native", "onnx"))
     with (
-        _champion(spec, dataset, run, rows) as champion,
+        _champion(spec, dataset, run, rows) as rival,
         TritonClient(rollout.grpc, run.settings.timeout_s) as client,
     ):
         probe(client, rollout.name, rollout.version, model.onnx_digest)
@@ -74,7 +75,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
             onnx=onnx,
             served=client.replay(rollout.name, tensors, schema.output, str(rollout.version)),
             onnx_digest=model.onnx_digest,
-            champion=champion,
+            champion=rival,
             challenger=client,
             version=rollout.version,
             rows=rows,
@@ -85,7 +86,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
     report = GateReport(
         passed=False,
         verdicts=verdicts,
-        champion=champion.version if champion else None,
+        champion=rival.version if rival else None,
         person_decides=spec.approval == "required",
     )
     report = report.model_copy(update={"passed": not report.stopping})
@@ -100,11 +101,12 @@ def _champion(spec: PipelineSpec, dataset: DatasetRef, run: Run, rows: pd.DataFr
 
     It can be asked while the context is open.
     """
-    version = run.registry.alias(spec.name, CHAMPION)
+    version = champion(run.settings, run.store, run.registry, spec.name)
     if version is None:
         yield None
         return
-    known = version_of(run.registry, spec.name, version)
+    promoted = promotion_of(run.store, spec.name, version)
+    known = version_in(promoted) if promoted else version_of(run.registry, spec.name, version)
     serving = plane(run.settings)
     with TritonClient(serving.address(spec.name).grpc, run.settings.timeout_s) as client:
         try:
@@ -117,7 +119,7 @@ def _champion(spec: PipelineSpec, dataset: DatasetRef, run: Run, rows: pd.DataFr
             def ask(other: Tensors) -> Floats:
                 return client.replay(spec.name, other, theirs.output, str(version))
 
-            trained_by = run.registry.version_tags(spec.name, version).get(RUN, "")
+            trained_by = promoted.run if promoted else run.registry.version_tags(spec.name, version).get(RUN, "")
             fair = unseen(rows, spec, dataset, run, trained_by)
             found = Champion(version, known.onnx_digest, ask(tensors), tensors=tensors, ask=ask, unseen=fair)
         except Invalid as error:

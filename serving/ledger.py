@@ -1,34 +1,55 @@
-"""The last entry of a ledger that may be trusted: signed, where it belongs, and with no later one taken out."""
+"""The last entry of a ledger that may be trusted: signed, where it belongs, and with no other one taken out."""
 
 from __future__ import annotations
 
+import logging
+
+from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, Problem
-from pipeline.record import RECORD, PromotionRecord, digest_of, parse_record, record_key, sequences
+from pipeline.record import RECORD, PromotionRecord, parse_record, record_key, sequences
+from pipeline.registry import Registry
 from pipeline.settings import Settings
 from pipeline.store import Store
 from serving.manifests import Version
+from serving.register import CHAMPION
 from serving.signing import check_signature
 
+log = logging.getLogger("slipway")
 REMEDY = "nothing is moved on its word; restore records/ from a backup, or look at who may write to the store"
 
 
 def trusted(settings: Settings, store: Store, model: str) -> PromotionRecord | None:
     """What ought to serve: the last promotion or roll-back, or None when there is none.
 
+    The signature of the last entry holds for all of them, as each names the digest of one before it.
+
     Raises:
-        Invalid: it, or an entry after it, is not signed, is another's, or does not follow the one before. A retry
+        Invalid: it, or an entry after it, is not signed or is another's; an entry was changed, or taken out. A retry
             does not help.
         Unavailable: the store does not answer. A retry helps.
     """
     numbers = sequences(store, model)
-    for at in reversed(range(len(numbers))):
-        record = verified(settings, store, model, numbers[at])
-        if record.before is not None and not _is_there(store, model, record.before, numbers[:at]):
-            what = f"the entry before entry {record.sequence} was changed, or taken out"
-            raise Invalid(what, store.path(record.key), REMEDY)
+    _unbroken(store, model, numbers)
+    for number in reversed(numbers):
+        record = verified(settings, store, model, number)
         if record.kind != "refusal":
             return record
     return None
+
+
+def champion(settings: Settings, store: Store, registry: Registry, model: str) -> int | None:
+    """The version that ought to serve, by the ledger: an alias that another hand has moved counts for nothing.
+
+    Without a ledger (the model was promoted before there were any) it is what the alias names, or None. Raises as
+    `trusted` does.
+    """
+    last, named = trusted(settings, store, model), registry.alias(model, CHAMPION)
+    if last is None:
+        return named
+    if named != last.version:
+        says = "is gone" if named is None else f"names version {named}"
+        log.warning("alias champion of %s %s: version %d ought to serve, and counts", model, says, last.version)
+    return last.version
 
 
 def verified(settings: Settings, store: Store, model: str, sequence: int) -> PromotionRecord:
@@ -56,6 +77,16 @@ def version_in(record: PromotionRecord) -> Version:
     return Version(record.model, record.version, record.package.digest, record.onnx_digest)
 
 
-def _is_there(store: Store, model: str, digest: str, earlier: tuple[int, ...]) -> bool:
-    """Whether an earlier entry is the one that is named: the last of them, unless two were written at once."""
-    return any(digest_of(store, model, number) == digest for number in reversed(earlier))
+def _unbroken(store: Store, model: str, numbers: tuple[int, ...]) -> None:
+    """Raise Invalid unless each entry names an earlier one that is there: the last, unless two were written at once."""
+    earlier: set[str | None] = {None}
+    for number in numbers:
+        key = record_key(model, number)
+        try:
+            content = store.read(f"{key}/{RECORD}")
+        except FileNotFoundError as error:
+            raise Invalid(f"entry {number} was taken out", store.path(key), REMEDY) from error
+        if parse_record(content, store.path(key)).before not in earlier:
+            raise Invalid(f"the entry before entry {number} was changed, or taken out", store.path(key), REMEDY)
+        earlier -= {None}  # the first entry alone follows none
+        earlier.add(digest_bytes(content))

@@ -6,24 +6,27 @@ Of each model: `packages/NAME/N` (kept, verified), `repository/NAME/N` (immutabl
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from pipeline.disk import disk
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.settings import Settings
 from serving.model_config import FILE
 from serving.package import verify, verify_as
-from serving.places import packages, place, replace, repository, same
+from serving.places import packages, place, remove, replace, repository, same
 from serving.probe import probe
 from serving.triton import TritonClient, parse_config
 
 LOCK_S = 120.0
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Live:
     def keep(self, source: Path, version: int, digest: str) -> None:
         """Keep a version's package, in place of a broken copy. Raises Invalid when it is not whole."""
         package = self.package(version)
-        shutil.rmtree(package, ignore_errors=True)
+        with disk(str(package)):
+            remove(package)
         place(source, package)
         try:
             verify(package, digest, self.settings)
@@ -79,18 +83,26 @@ class Live:
         """
         kept, model = self.package(version), repository(self.settings) / self.name
         verify(kept, digest, self.settings)
-        target = model / str(version)
-        if target.is_dir():
-            shutil.rmtree(target) if not same(kept / str(version), target) else None
+        target, config = model / str(version), model / FILE
+        with disk(str(model)):
+            if model.is_symlink():
+                remove(model)
+            if config.is_symlink() or not config.is_file():
+                remove(config)
+            if not same(kept / str(version), target):
+                remove(target)
         if not target.is_dir():
             place(kept / str(version), target)
-        config = model / FILE
         before = config.read_bytes() if config.is_file() else None
         replace(config, (kept / FILE).read_bytes())
         with TritonClient(self.settings.triton_grpc, self.settings.timeout_s) as client:
             try:
                 client.load(self.name)
                 probe(client, self.name, version, onnx_digest)
+                if not same(kept / str(version), target):
+                    raise Invalid(
+                        "its files were changed while it was loaded", str(target), "look at who may write there"
+                    )
             except Invalid:
                 self._back(client, config, before)
                 raise
@@ -132,5 +144,6 @@ class Live:
         """Remove versions that neither serve nor are kept for a roll-back."""
         for parent in (self.package(0).parent, repository(self.settings) / self.name):
             for folder in parent.glob("[0-9]*"):
-                if folder.is_dir() and int(folder.name) not in keep:
-                    shutil.rmtree(folder, ignore_errors=True)
+                if _NUMBER.fullmatch(folder.name) and int(folder.name) not in keep:
+                    with suppress(OSError):  # it serves nobody, and the next promotion tries again
+                        remove(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal
 
 from pipeline.errors import Problem, Rejected, Waits
@@ -13,7 +14,7 @@ from pipeline.run import APPROVE, Run
 from pipeline.spec import Canary, PipelineSpec
 from pipeline.step import main
 from serving.judgement import judgement, require
-from serving.ledger import trusted
+from serving.ledger import champion, trusted
 from serving.manifests import Version
 from serving.plane import plane
 from serving.record import record
@@ -49,13 +50,13 @@ def promote(
     serving, strategy = plane(run.settings), spec.serving.rollout
     lasts_s = strategy.observe_s * len(strategy.shares) if isinstance(strategy, Canary) else 0.0
     with serving.alone(spec.name, run.id, lasts_s):
-        champion = run.registry.alias(spec.name, CHAMPION)
         last = trusted(run.settings, run.store, spec.name)  # nothing is written after what somebody changed
-        if refusal is None and champion not in (report.champion, model.version):
-            what = f"version {champion} became champion after the gates compared with {report.champion or 'none'}"
+        serves = champion(run.settings, run.store, run.registry, spec.name)
+        if refusal is None and serves not in (report.champion, model.version):
+            what = f"version {serves} became champion after the gates compared with {report.champion or 'none'}"
             problem = Problem(what, spec.name, "run again: the gates compare with the new champion")
-            refusal = Refusal(state="overtaken", champion=champion, problems=(problem,))
-        previous = _previous(last, model.version, champion)
+            refusal = Refusal(state="overtaken", champion=serves, problems=(problem,))
+        previous = _previous(last, model.version, serves)
         if refusal is None:
             try:
                 serving.switch(version, strategy)
@@ -101,6 +102,18 @@ def _judged(spec: PipelineSpec, report: GateReport, run: Run) -> Refusal | None:
         remedy = "see the gate report in MLflow"
         problems = tuple(Problem(one.reason, f"gate {one.gate}", remedy) for one in report.stopping)
         return Refusal(state="refused", champion=report.champion, problems=problems)
+    today = date.fromisoformat(run.now()[:10])
+    over = [one for one in report.verdicts if one.waiver is not None and not one.waiver.holds(today)]
+    if over:  # between the gates' word and this
+        remedy = "see the gate report in MLflow"
+        problems = tuple(
+            Problem(
+                f"{one.reason}; the waiver of {one.waiver.by} expired on {one.waiver.until}", f"gate {one.gate}", remedy
+            )
+            for one in over
+            if one.waiver is not None
+        )
+        return Refusal(state="refused", champion=report.champion, problems=problems)
     if spec.approval != "required":
         return None
     envelope = run.envelope(APPROVE)
@@ -132,11 +145,11 @@ def version_of(registry: Registry, name: str, number: int) -> Version:
     return Version(name, number, tags.get("slipway.package", ""), tags.get("slipway.onnx", ""))
 
 
-def _previous(last: PromotionRecord | None, version: int, champion: int | None) -> int | None:
-    """The version to keep for a roll-back: what serves, or by the ledger when the alias has moved already."""
-    if champion != version:
-        return champion
-    return None if last is None else last.previous if last.version == version else last.version
+def _previous(last: PromotionRecord | None, version: int, serves: int | None) -> int | None:
+    """The version to keep for a roll-back: what serves, or what did when this promotion was recorded."""
+    if serves != version:
+        return serves
+    return None if last is None else last.previous
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from pipeline.digest import digest_bytes
 from pipeline.errors import Unavailable
-from pipeline.record import RECORD, PromotionRecord, backwards, ought_to_serve, parse_record, promotion_of, record_key
+from pipeline.record import RECORD, PromotionRecord, backwards, ought_to_serve, promotion_of, record_key, record_of_run
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec
 from pipeline.store import Store
 from serving.cards import cards, short
+from serving.ledger import verified
 from serving.record_content import Verdict, build
 from serving.signing import sign
 
@@ -38,7 +39,7 @@ def record(run: Run, spec: PipelineSpec | None, verdict: Verdict) -> PromotionRe
         entry = build(run, spec, verdict, number)
         with _files(run, entry) as folder:
             run.store.put(folder, key)
-    kept = parse_record(run.store.read(f"{key}/{RECORD}"), run.store.path(key))
+    kept = verified(run.settings, run.store, verdict.version.name, number)
     _publish(run, kept)
     return kept
 
@@ -60,21 +61,18 @@ def _files(run: Run, entry: PromotionRecord) -> Iterator[Path]:
 
 
 def _number(run: Run, verdict: Verdict) -> int:
-    """The number of this verdict's entry: the one that it took before it was killed, or the next that is free."""
+    """The number of this verdict's entry: the one that is there, or that this run claimed before it was killed."""
     store, model = run.store, verdict.version.name
-    taken = f"{run.key}/{verdict.kind}.number"
+    kept = record_of_run(store, model, run.id)
+    is_ours = kept is not None and (kept.kind, kept.version) == (verdict.kind, verdict.version.number)
+    if kept is not None and is_ours and (verdict.kind == "refusal" or _still_holds(store, verdict)):
+        return kept.sequence
     last = next(backwards(store, model), 0)
-    if store.exists(taken):
-        number = int(store.read(taken))
-        written = store.exists(record_key(model, number))
-        if (written and (verdict.kind == "refusal" or _still_holds(store, verdict))) or (not written and number > last):
-            return number
     owner = f"{run.id} {verdict.kind} {verdict.version.number}".encode()
     for number in range(last + 1, last + 1 + _TRIES):
         claim = f"{record_key(model, number)}.run"
         store.write(claim, owner)  # the first writer's stays
         if store.read(claim) == owner:
-            store.write(taken, str(number).encode(), replace=True)
             return number
     raise Unavailable("others take every number of the ledger", store.path(f"records/{model}"), "run again")
 

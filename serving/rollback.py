@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from pipeline.errors import Invalid, SlipwayError
 from pipeline.frozen import Frozen
-from pipeline.record import PromotionRecord, promotion_of
+from pipeline.record import PromotionRecord, promotion_of, record_of_run
 from pipeline.refs import PromotionRef
 from pipeline.run import ROLLBACK, Run, new_run_id
 from pipeline.settings import read_settings
@@ -47,8 +48,10 @@ def rollback(run: Run, name: str) -> PromotionRef:
     """
     if (done := run.envelope(TASK)) is not None:
         ref = PromotionRef.model_validate_json(done.ref)
-        if ref.name != name:
+        entry = record_of_run(run.store, ref.name, run.id)
+        if ref.name != name or entry is None or (entry.version, entry.previous) != (ref.version, ref.previous):
             raise _taken(run, ref.name, ref.previous)
+        verified(run.settings, run.store, name, entry.sequence)  # nothing moved on an unsigned word
         return ref
     began = time.monotonic()
     serving, registry = plane(run.settings), run.registry
@@ -80,19 +83,28 @@ def rollback(run: Run, name: str) -> PromotionRef:
 
 
 def _decide(run: Run, name: str) -> Way:
-    """What this run decided before, else what the ledger says now. Raises Invalid when there is no way back."""
+    """What the ledger says, as long as it is what this run decided when it began.
+
+    Raises Invalid when there is no way back, or another one than the run set out for.
+    """
     key, last = f"{run.key}/way.json", _last(run, name)
-    if not run.store.exists(key):
+    if last.kind == "rollback" and last.run == run.id:  # it was killed after it had been recorded
+        way = Way(champion=_promoted(run, name, last.previous), back=version_in(last))
+    else:
         way = Way(champion=version_in(last), back=_before(run, last))
-        run.store.write(key, way.model_dump_json().encode())
-    way = Way.model_validate_json(run.store.read(key))
-    if way.back.name != name or last.version not in (way.champion.number, way.back.number):
-        raise _taken(run, way.back.name, way.champion.number)
+    run.store.write(key, way.model_dump_json().encode())  # the first one stays
+    try:
+        begun = Way.model_validate_json(run.store.read(key))
+    except ValidationError as error:
+        raise Invalid("what this run decided cannot be read", run.store.path(key), "start a new run") from error
+    if begun != way:
+        raise _taken(run, begun.back.name, begun.champion.number)
     return way
 
 
 def _taken(run: Run, name: str, version: int | None) -> Invalid:
-    return Invalid(f"run {run.id} has taken back {name} from version {version}", run.key, "start a new run")
+    what = f"run {run.id} takes back {name} from version {version}, and nothing else"
+    return Invalid(what, run.key, "start a new run")
 
 
 def _last(run: Run, name: str) -> PromotionRecord:
@@ -108,10 +120,16 @@ def _before(run: Run, last: PromotionRecord) -> Version:
     where, remedy = f"model {last.model}", "run the pipeline for a new one"
     if last.kind == "rollback" or last.previous is None:
         raise Invalid(f"no version before {last.version} is kept", where, remedy)
-    found = promotion_of(run.store, last.model, last.previous)
+    return _promoted(run, last.model, last.previous)
+
+
+def _promoted(run: Run, name: str, version: int | None) -> Version:
+    """A version, by the record of its own promotion."""
+    found = None if version is None else promotion_of(run.store, name, version)
     if found is None:
-        raise Invalid(f"the ledger has no promotion of version {last.previous}, which served before", where, remedy)
-    return version_in(verified(run.settings, run.store, last.model, found.sequence))
+        what = f"the ledger has no promotion of version {version}, which served before"
+        raise Invalid(what, f"model {name}", "run the pipeline for a new one")
+    return version_in(verified(run.settings, run.store, name, found.sequence))
 
 
 def main(

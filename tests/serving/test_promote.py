@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import mlflow
@@ -25,20 +26,22 @@ from chain import PASSED, Chain, chain, native
 
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, Rejected, SlipwayError, Unavailable
+from pipeline.gate_rules import Waiver
 from pipeline.record import RECORD, digest_of, read_record, record_key, sequences
-from pipeline.refs import Verdict
+from pipeline.refs import PromotionRef, Verdict
 from pipeline.run import ROLLBACK, Run
 from pipeline.settings import Settings
 from serving import live as live_module
 from serving.embedded import EmbeddedPlane
 from serving.ledger import verified
 from serving.live import Live
+from serving.manifests import Version
 from serving.places import repository
 from serving.plane import plane
 from serving.promote import version_of
 from serving.record import KEY_TAG, TAG
 from serving.register import CHALLENGER, CHAMPION
-from serving.rollback import rollback
+from serving.rollback import Way, rollback
 from serving.triton import TritonClient
 
 pytestmark = pytest.mark.stack
@@ -132,7 +135,9 @@ def test_a_run_takes_one_model_back(make: Callable[..., Chain], stack_settings: 
     other.promote(*other.ready())
     run = back_run(first.run.settings)
     rollback(run, first.spec.name)
-    with pytest.raises(Invalid, match=f"has taken back {first.spec.name} from version 2 -> start a new run"):
+    with pytest.raises(
+        Invalid, match=f"takes back {first.spec.name} from version 2, and nothing else -> start a new run"
+    ):
         rollback(run, other.spec.name)
 
 
@@ -356,17 +361,70 @@ def test_a_promotion_that_others_overtook_while_it_was_dead(
     first, second, third = make("r1", 1.0), make("r2", 3.0), make("r3", 2.0)
     first.promote(*first.ready())
     report = PASSED.model_copy(update={"champion": 1})
-    read, other = second.ready(report), third.ready(report)
+    read, late = second.ready(report), third.ready(report)
     with dies(monkeypatch, "record kept"), pytest.raises(Killed):
         second.promote(*read)
-    third.promote(*other)
-    back = rollback(back_run(first.run.settings), first.spec.name)
-    assert (back.version, back.previous) == (1, 3)
-    second.promote(*read)
-    assert serves(second)
+    with pytest.raises(Rejected, match="version 2 became champion"):  # the alias does not say so yet: the ledger does
+        third.promote(*late)
+    fourth = make("r4", 2.0)
+    fourth.promote(*fourth.ready(PASSED.model_copy(update={"champion": 2})))
+    with pytest.raises(Rejected, match="version 4 became champion"):
+        second.promote(*read)
+    assert serves(fourth)
     kinds = [entry[:2] for entry in ledger(second)]
-    assert kinds == [("promotion", 1), ("promotion", 2), ("promotion", 3), ("rollback", 1), ("promotion", 2)]
-    assert champion(second) == 2
+    assert kinds == [("promotion", 1), ("promotion", 2), ("refusal", 3), ("promotion", 4), ("refusal", 2)]
+    assert champion(second) == 4
+
+
+def test_a_deleted_alias_brings_no_model_past_the_champion(make: Callable[..., Chain]) -> None:
+    first, second = make("r1", 5.0), make("r2", -3.0)
+    first.promote(*first.ready())
+    first.run.registry.delete_alias(first.spec.name, CHAMPION)
+    model = second.register()
+    report = second.gate(model, second.rollout(model, second.package(model)))
+    EmbeddedPlane(first.run.settings).end_challengers(first.spec.name)
+    assert report.champion == 1
+    assert not report.passed
+    third = make("r3", -2.0)
+    with pytest.raises(Rejected, match="version 1 became champion"):
+        third.promote(*third.ready())
+    assert serves(first)
+
+
+def test_nothing_is_taken_back_by_what_others_wrote(make: Callable[..., Chain]) -> None:
+    first, second, third = make("r1", 1.0), make("r2", 3.0), make("r3", 2.0)
+    first.promote(*first.ready())
+    second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
+    refused = third.ready(PASSED.model_copy(update={"passed": False, "champion": 2}))
+    with pytest.raises(Rejected):
+        third.promote(*refused)
+    Live(third.run.settings, third.spec.name).keep(Path(third.run.store.path(refused[1].key)), 3, refused[1].digest)
+    way = Way(
+        champion=Version(first.spec.name, 2, "", ""),
+        back=Version(first.spec.name, 3, refused[1].digest, refused[0].onnx_digest),
+    )
+    for name, text in (("way", way.model_dump_json()), ("way", "{}"), ("rollback", None)):
+        run = back_run(first.run.settings)
+        if text is None:  # as if it were done
+            ref = PromotionRef(name=first.spec.name, version=3, digest="", previous=2, http="h:1", grpc="h:2")
+            run.finish("rollback", ref, 0.0)
+        else:
+            run.store.write(f"{run.key}/{name}.json", text.encode())
+        with pytest.raises(Invalid, match="start a new run"):
+            rollback(run, first.spec.name)
+    assert serves(second)
+
+
+def test_a_waiver_that_ends_before_the_promotion_counts_no_longer(
+    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make("r1", 1.0)
+    waiver = Waiver(gate="calibration", by="Ada", reason="nobody is perfect", until=date(2026, 1, 31))
+    waived = Verdict(gate="calibration", outcome="refused", reason="it is off", waiver=waiver)
+    read = one.ready(PASSED.model_copy(update={"verdicts": (waived,)}))
+    monkeypatch.setattr(Run, "now", lambda _: "2026-02-01T00:00:00+00:00")
+    with pytest.raises(Rejected, match="it is off; the waiver of Ada expired on 2026-01-31"):
+        one.promote(*read)
 
 
 def _resolve(path: str) -> object:
@@ -384,6 +442,7 @@ def test_a_promotion_killed_for_real_leaves_no_lock(make: Callable[..., Chain], 
         from pathlib import Path
         from pipeline.settings import Settings
         from serving.live import Live
+from serving.manifests import Version
         with Live(Settings.model_validate_json(sys.argv[1]), {first.spec.name!r}).alone():
             Path(sys.argv[2]).touch()
             time.sleep(60)

@@ -31,6 +31,7 @@ from serving.reconcile import Reconciler, reconcile
 from serving.register import CHALLENGER, CHAMPION
 from serving.rollback import rollback
 from serving.triton import TritonClient
+from serving.verify import verified
 
 pytestmark = pytest.mark.stack
 
@@ -167,6 +168,32 @@ def test_files_that_came_and_went(promoted: Promoted) -> None:
     shutil.rmtree(promoted.model / "2")
     assert promoted.found()["traffic"][0].endswith("version 2 cannot be loaded again")
     promoted.is_put_back()
+
+
+def test_links_and_what_stands_where_a_folder_belongs(promoted: Promoted, tmp_path: Path) -> None:
+    for place in (promoted.model / "2", promoted.model, promoted.model / "config.pbtxt"):
+        elsewhere = tmp_path / place.name
+        place.rename(elsewhere)
+        place.symlink_to(elsewhere)
+        assert f"{place} is a link" in promoted.found()["traffic"][0]
+        promoted.is_put_back()
+        assert not place.is_symlink()
+    for place in (promoted.model / "2", Live(promoted.settings, promoted.name).package(2)):
+        shutil.rmtree(place)
+        place.write_text("a file")
+        promoted.is_put_back()
+    (promoted.model / "config.pbtxt").unlink()
+    (promoted.model / "config.pbtxt").mkdir()
+    promoted.is_put_back()
+
+
+def test_folders_of_other_names_are_in_nobodys_way(promoted: Promoted) -> None:
+    for name in ("3.bak", "\N{SUPERSCRIPT TWO}"):
+        (promoted.model / name).mkdir()
+    (promoted.model / "2" / "model.onnx").unlink()
+    promoted.is_put_back()
+    for name in ("3.bak", "\N{SUPERSCRIPT TWO}"):
+        (promoted.model / name).rmdir()
 
 
 def test_a_kept_package_that_was_changed_is_taken_from_the_store(promoted: Promoted) -> None:
@@ -339,6 +366,15 @@ def test_a_ledger_that_is_not_to_be_trusted_moves_nothing(fresh: Promoted, how: 
     assert str(folder.parent) in done.left[0].sentence
     assert fresh.registry.alias(fresh.name, CHAMPION) == 1  # nothing was moved
     assert fresh.serves(fresh.second)
+
+
+def test_an_old_entry_that_was_taken_out_is_missed(fresh: Promoted) -> None:
+    rollback(Run(f"back-{fresh.name}", ROLLBACK, fresh.settings, Path()), fresh.name)
+    assert fresh.reconcile().found == ()
+    shutil.rmtree(fresh.store.path(record_key(fresh.name, 1)))
+    assert "the entry before entry 2 was changed, or taken out" in fresh.found()["signature"][0]
+    looked = {one.what: one.problems for one in verified(fresh.settings, f"{fresh.name}/1")}
+    assert looked["no entry of the ledger is missing"]
 
 
 def test_a_rollback_in_the_ledger_is_what_ought_to_serve(fresh: Promoted) -> None:
