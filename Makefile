@@ -29,6 +29,7 @@ check: env ## lint, types, architecture
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy docker/triton/answers.py
 	$(BIN)/lint-imports
 
 format: env ## rewrite the code in the house's style

@@ -35,6 +35,19 @@ spec:
         periodSeconds: 2
         timeoutSeconds: 5
         failureThreshold: {{ div (add .Values.serving.readyTimeoutSeconds 1) 2 }}
+      {{- if eq $triton.probe "inference" }}
+      readinessProbe:
+        exec: {command: [/opt/slipway/bin/answers]}
+        periodSeconds: 5
+        timeoutSeconds: 6
+        failureThreshold: 2
+      livenessProbe:
+        exec: {command: [/opt/slipway/bin/answers]}
+        periodSeconds: 10
+        timeoutSeconds: 6
+        failureThreshold: 3
+        terminationGracePeriodSeconds: 5  # who does not answer has nothing to drain
+      {{- else }}
       readinessProbe:
         httpGet: {path: /v2/health/ready, port: http}
         periodSeconds: 5
@@ -44,6 +57,7 @@ spec:
         periodSeconds: 10
         timeoutSeconds: 10
         failureThreshold: 6
+      {{- end }}
       volumeMounts:
         - {name: tmp, mountPath: /tmp}
         - {name: shm, mountPath: /dev/shm}
