@@ -20,6 +20,7 @@ from pipeline.settings import Settings
 from pipeline.spec import PipelineSpec
 from pipeline.step import main
 from pipeline.tracking import RUN
+from serving.external_data import external_data
 from serving.model_config import FILE, MODEL_FILE, model_config
 from serving.pickles import find_pickles
 from serving.signing import SIGNATURE, check_signature, sign
@@ -34,7 +35,8 @@ def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run
     """Build the version's folder: config.pbtxt, VERSION/model.onnx, manifest.json, and the signature of all of it.
 
     Raises:
-        Invalid: the graph in the store is not the one that was registered. A retry does not help.
+        Invalid: the graph in the store is not the one that was registered, or has weights in other files. A retry
+            does not help.
         Unavailable: store or MLflow do not answer. A retry helps.
     """
     facts = {
@@ -57,6 +59,8 @@ def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run
                 run.store.path(model.onnx_key),
                 "the store was changed by another hand: start a new run",
             )
+        if elsewhere := external_data(version / MODEL_FILE, run.store.path(model.onnx_key)):
+            raise Invalid(elsewhere)
         (folder / FILE).write_text(config, encoding="utf-8")
         manifest = {
             "schema_version": 1,

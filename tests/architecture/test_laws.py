@@ -26,7 +26,7 @@ ONE_IMPORTER = {  # an outside system, and who may open it
     "great_expectations": {"feature_checks/suite.py"},
     "xgboost": {"training/models/boosted.py"},
     "onnxmltools": {"training"},
-    "onnx": {"training"},
+    "onnx": {"training", "serving/external_data.py"},
     "tritonclient": {"serving/triton.py"},
     "deepeval": {"serving/gates/evals.py"},
     "openai": {"serving/gates/judge_model.py"},

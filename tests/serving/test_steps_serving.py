@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chain import SCHEMA, Chain, chain, native, rows
 
 from pipeline.columns import Column, RowSchema
-from pipeline.digest import digest_file
+from pipeline.digest import digest_bytes, digest_file
 from pipeline.errors import Invalid, Rejected
 from pipeline.settings import Settings
 from pipeline.spec import Serving
@@ -117,6 +118,13 @@ def test_a_graph_that_was_changed_in_the_store_is_not_packaged(make: Callable[..
         one.run.store.delete(one.onnx_ref.key)
 
 
+def exported(one: Chain, graph: bytes) -> None:
+    """The run has exported this graph."""
+    key = f"onnx/{digest_bytes(graph)}.onnx"
+    one.run.store.write(key, graph)
+    one.onnx_ref = one.onnx_ref.model_copy(update={"key": key, "digest": digest_bytes(graph)})
+
+
 @pytest.mark.stack
 def test_a_challenger_is_judged_on_a_server_of_its_own(make: Callable[..., Chain]) -> None:
     first = make("r1", 1.0)
@@ -154,16 +162,37 @@ def test_a_challenger_is_judged_on_a_server_of_its_own(make: Callable[..., Chain
 
 
 @pytest.mark.stack
+def test_what_is_no_graph_is_not_packaged(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    exported(one, b"junk")
+    with pytest.raises(Invalid, match="is no ONNX graph -> export it anew"):
+        one.package(one.register())
+
+
+@pytest.mark.stack
+def test_a_graph_with_weights_elsewhere_is_not_packaged(make: Callable[..., Chain]) -> None:
+    one = make("r1", 1.0)
+    graph = onnx.load_from_string(one.run.store.read(one.onnx_ref.key))
+    (weight,) = (tensor for tensor in graph.graph.initializer if tensor.name == "weight")
+    weight.raw_data = onnx.numpy_helper.to_array(weight).tobytes()
+    onnx.external_data_helper.set_external_data(weight, "../../unsigned.bin")
+    exported(one, graph.SerializeToString())
+    with pytest.raises(Invalid, match=r"tensor 'weight' lie in another file, '../../unsigned.bin' -> export it anew"):
+        one.package(one.register())
+
+
+@pytest.mark.stack
 def test_a_graph_that_does_not_load_is_refused_and_its_server_ended(make: Callable[..., Chain]) -> None:
     one = make("r1", 1.0)
-    key = "onnx/junk.onnx"
-    one.run.store.write(key, b"junk")
-    digest = digest_file(Path(one.run.store.path(key)))
-    one.onnx_ref = one.onnx_ref.model_copy(update={"key": key, "digest": digest})
+    graph = onnx.load_from_string(one.run.store.read(one.onnx_ref.key))
+    graph.graph.node[0].op_type = "NoSuchThing"
+    exported(one, graph.SerializeToString())
     model = one.register()
     packed = one.package(model)
-    with pytest.raises(Invalid, match="does not load"):
+    with pytest.raises(Invalid, match=r"does not load: .*NoSuchThing") as refused:
         one.rollout(model, packed)
+    assert "At:" not in str(refused.value)
+    assert ".py" not in str(refused.value)
     assert not [name for name in Supervisor(one.run.settings).states() if one.spec.name in name]
 
 
