@@ -53,7 +53,7 @@ def await_loaded(client: TritonClient, name: str) -> None:
                 and item.get("state") == "UNAVAILABLE"
                 and item.get("reason", "unloaded") != "unloaded"
             ):
-                raise Invalid(f"the model does not load: {item['reason'][:400]}", f"{client.address}, model {name}")
+                raise Invalid(f"the model does not load: {item['reason']}", f"{client.address}, model {name}")
         if time.monotonic() > deadline:
             raise Unavailable(
                 f"{name} was not loaded after {LOADING_S:.0f} s", client.address, "look at the server's log"

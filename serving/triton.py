@@ -116,7 +116,8 @@ class TritonClient:
         """Every model version of the repository with its state and the reason of a failure."""
         with self._answering("the repository's index"):
             found = self._client.get_model_repository_index(as_json=True, client_timeout=self.timeout_s)
-            return [dict(item) for item in found.get("models", [])]
+            items = [dict(item) for item in found.get("models", [])]
+        return [{**item, "reason": _sentence(item["reason"])} if "reason" in item else item for item in items]
 
     def executions(self, name: str) -> int:
         """How many batches the loaded model has answered or failed, all versions together."""
@@ -188,8 +189,12 @@ def _failure(what: str, address: str, error: InferenceServerException) -> Slipwa
 
 
 def _said(error: InferenceServerException) -> str:
+    return _sentence(str(error.message()))
+
+
+def _sentence(text: str) -> str:
     """What the server said, on one line, without its request id, its advice and a backend's traceback."""
-    text = str(error.message()).removeprefix("[request id: <id_unknown>] ")
+    text = text.removeprefix("[request id: <id_unknown>] ")
     for end in ("\n\nAt:", " NOTE: "):
         text = text.split(end, maxsplit=1)[0]
     return " ".join(text.split())[:400]

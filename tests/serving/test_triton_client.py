@@ -219,6 +219,8 @@ def test_a_corrupt_version_is_refused_and_the_old_serves_on(client, shared_trito
     states = {item["version"]: item for item in client.index() if item["name"] == "steady"}
     assert states["1"]["state"] == "READY"
     assert "Protobuf parsing failed" in states["2"]["reason"]
+    assert "At:" not in states["2"]["reason"]
+    assert "\n" not in states["2"]["reason"]
 
 
 def test_an_unloaded_model_is_not_there(client, shared_triton):
