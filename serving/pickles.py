@@ -14,6 +14,7 @@ import lzma
 import math
 import mmap
 import operator
+import os
 import tarfile
 import zipfile
 import zlib
@@ -60,15 +61,22 @@ def find_pickles(root: Path) -> list[tuple[str, str]]:
 
     `root` is a folder, or one file. Links are not followed. Raises OSError when a file cannot be read.
     """
-    files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
     found = []
-    for path in files:
-        if path.is_symlink():
-            continue
+    for path in [root] if root.is_file() else _files(root):
         name = path.relative_to(root).as_posix() if path != root else path.name
         with path.open("rb") as file:
             found += [(f"{name}{inside}", what) for inside, what in _look(file, MAX_DEPTH)]
     return found
+
+
+def _files(root: Path) -> list[Path]:
+    """The plain files below; `rglob` would pass by a folder that may not be read."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    paths = [Path(folder) / name for folder, _, names in os.walk(root, onerror=fail) for name in names]
+    return sorted(path for path in paths if path.is_file() and not path.is_symlink())
 
 
 def _look(file: IO[bytes], depth: int) -> Iterator[tuple[str, str]]:

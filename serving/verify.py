@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from pipeline.record import RECORD, digest_of, parse_record, record_key, sequenc
 from pipeline.registry import Registry, Version
 from pipeline.settings import Settings
 from pipeline.store import Store
+from serving.external_data import external_data
 from serving.fetch import fetch
 from serving.ledger import trusted
 from serving.ledger import verified as signed
@@ -30,6 +32,8 @@ from serving.record import KEY_TAG, TAG
 from serving.signing import SIGNATURE, check_signature
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*([/@]\w+)?")  # of a model, a version, an alias
+_LONGEST = 300  # letters of what MLflow may know
+_REMEDY = "name a folder, a MODEL or MODEL/VERSION"
 
 
 class Checked(Frozen):
@@ -48,15 +52,24 @@ def verified(settings: Settings, what: str) -> tuple[Checked, ...]:
         Invalid: nothing is called so. A retry does not help.
         Unavailable: MLflow, the store or a disk do not answer. A retry helps.
     """
-    folder = Path(what).expanduser()
-    if folder.is_dir() and (_is_ours(folder) or not _NAME.fullmatch(what)):  # not one that a model is called like
-        return tuple(_folder(settings, folder))
-    if folder.is_file():
-        raise Invalid("it is a file, and only folders are signed", what, "name the folder that it lies in, or a MODEL")
+    if not what.strip():
+        raise Invalid("nothing is named", "WHAT", _REMEDY)
+    try:
+        if (folder := _existing(what)) is not None:
+            if folder.is_dir() and (_is_ours(folder) or not _NAME.fullmatch(what)):  # not what a model is called like
+                return tuple(_folder(settings, folder))
+            if folder.is_file():
+                remedy = "name the folder that it lies in, or a MODEL"
+                raise Invalid("it is a file, and only folders are signed", what, remedy)
+    except OSError as error:
+        remedy = "look at its owner and its disk, and run again"
+        raise Unavailable(f"it cannot be read: {error}", what, remedy) from error
+    if len(what) > _LONGEST or not what.isprintable():
+        raise Invalid(f"nothing is called {what[:80]!r}{'…' if len(what) > 80 else ''}", "WHAT", _REMEDY)
     registry = Registry(settings)
     versions = find(registry, what).versions
     if not versions:
-        raise Invalid(f"no version was made of {what!r}", registry.uri, "name a folder, a MODEL or MODEL/VERSION")
+        raise Invalid(f"no version was made of {what!r}", registry.uri, _REMEDY)
     return tuple(item for version in versions for item in _Version(settings, registry, version).look())
 
 
@@ -67,6 +80,19 @@ def table(found: tuple[Checked, ...]) -> Table:
         said = one.left or ("refused" if one.problems else "whole")
         shown.add_row(one.what, one.where, said, style="red" if one.problems else "dim" if one.left else None)
     return shown
+
+
+def _existing(what: str) -> Path | None:
+    """What there is on this machine that is called so, if there can be."""
+    try:
+        path = Path(what).expanduser()
+        return path if path.exists() else None
+    except (RuntimeError, ValueError):  # ~ of nobody; a letter that no path has
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
 
 
 def _folder(settings: Settings, folder: Path) -> Iterator[Checked]:
@@ -150,8 +176,10 @@ class _Version:
         if packaged.is_file():
             said["in the package"] = digest_file(packaged)
         wrong = [f"{by} {digest[:16] or 'none'}" for by, digest in said.items() if digest != found]
-        if wrong:
-            raise Invalid(f"its digest is {found[:16]}, {', '.join(wrong)}", where, remedy)
+        problems = [Problem(f"its digest is {found[:16]}, {', '.join(wrong)}", where, remedy)] if wrong else []
+        problems += external_data(graph, where)
+        if problems:
+            raise Invalid(problems)
 
     def _records(self) -> Iterator[Checked]:
         """Each entry of the model's ledger: signed, in its place, and the digests that it names of this version."""

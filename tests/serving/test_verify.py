@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -95,6 +96,38 @@ def test_a_file_that_goes_while_it_is_looked_at_is_told(
     (tmp_path / "one.csv").touch()
     with pytest.raises(Invalid, match="it is a file"):
         verified(own, str(tmp_path / "one.csv"))
+
+
+def test_what_names_nothing_is_refused(own: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # which is not what is meant by nothing
+    for what in ("", " ", "\t"):
+        with pytest.raises(Invalid, match="nothing is named -> name a folder"):
+            verified(own, what)
+    for what in ("x" * 301, "x" * 5000, "m" * 300 + "/1", "a\0b", "a\nb", "\x1b[31m", "~nobody/\ud800", "\ud800"):
+        with pytest.raises(Invalid, match="nothing is called") as refused:
+            verified(own, what)
+        assert len(str(refused.value)) < 200
+        assert str(refused.value).isprintable()
+
+
+def test_what_cannot_be_read_is_told(own: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Unavailable, match="cannot be read"):
+        verified(own, "/proc/self")
+    (tmp_path / "record.json").mkdir()
+    with pytest.raises(Unavailable, match=r"cannot be read: .*record\.json"):
+        verified(own, str(tmp_path))
+    (tmp_path / "record.json").rmdir()
+    (tmp_path / "closed").mkdir()
+    real = os.scandir
+
+    def scan(path: str) -> object:  # the superuser may read all
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr("os.scandir", scan)
+    with pytest.raises(Unavailable, match=r"cannot be read: .*Permission denied.*closed"):
+        verified(own, str(tmp_path))
 
 
 # -- versions
