@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
 import types
@@ -15,6 +17,7 @@ from pipeline import launch, programs, stack
 from pipeline.errors import Invalid, Unavailable
 from pipeline.program import Program
 from pipeline.settings import Settings
+from pipeline.supervisor import Supervisor
 
 pytestmark = pytest.mark.stack
 
@@ -47,6 +50,15 @@ http.server.HTTPServer(("127.0.0.1", {port}), http.server.SimpleHTTPRequestHandl
 
 def states(settings: Settings) -> dict[str, str]:
     return {part.name: part.state for part in stack.status(settings)}
+
+
+def test_what_a_killed_supervisor_left_is_no_reason_to_refuse(small: Settings) -> None:
+    stack.up(small, ("mlflow",))
+    with Supervisor(small)._daemon.call() as rpc:
+        os.kill(rpc.getPID(), signal.SIGKILL)
+    (part,) = stack.up(small, ("mlflow",))
+    assert (part.state, part.healthy) == ("running", True)
+    assert stack.down(small) == ("mlflow",)
 
 
 def test_up_status_down(small: Settings) -> None:
