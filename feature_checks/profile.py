@@ -61,9 +61,8 @@ def init(
         query=query,
         password_env=password_env,
     )
-    if source.holds_password:
-        remedy = "write it without, and name the variable that holds the password by --password-env"
-        raise Invalid("the source holds a password, and a spec is kept with each run", describe(source), remedy)
+    if source.secret:
+        raise Invalid(source.secret, describe(source), "correct the source")
     frame = read_source(source, Path())
     if target not in frame.columns:
         infer_rows(frame, source, guess_task(pd.Series([0.0, 1.0])), data)  # says it, with what else is wrong

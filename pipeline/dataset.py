@@ -12,6 +12,7 @@ from pipeline.run import Run
 from pipeline.spec import Split
 
 _GOLDEN, _MASK = 0x9E3779B97F4A7C15, 0xFFFFFFFFFFFFFFFF
+MIN_HOLDOUT = 8  # rows without which no metric of the held-out part means anything
 
 
 def read_rows(run: Run, dataset: DatasetRef) -> pd.DataFrame:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, field_validator, model_validator
 
-from pipeline.frozen import Frozen
+from pipeline.frozen import Written
 
 Metric = Literal[
     "accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "average_precision", "log_loss", "brier",
@@ -24,9 +25,18 @@ Fairness = Literal[
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 Column = Annotated[str, StringConstraints(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+MOST_REQUESTS = 1_000_000  # of one measurement of latency
+_FILLERS = "\u115f\u1160\u3164\uffa0"  # letters by Unicode, and blank
 
 
-class Tolerance(Frozen):
+def _readable(text: str) -> str:
+    """Refuse a text that nobody can read: as long as it must be, and of characters that do not show."""
+    if not any(char.isalnum() and char not in _FILLERS for char in text):
+        raise ValueError("there is no letter in it that can be read")
+    return text
+
+
+class Tolerance(Written):
     """Two numbers agree when |a - b| <= atol + rtol * |b|."""
 
     atol: float = Field(default=1e-5, ge=0, description="of a probability, or in target standard deviations")
@@ -37,14 +47,14 @@ class Tolerance(Frozen):
         return Tolerance(atol=self.atol * unit, rtol=self.rtol)
 
 
-class Quality(Frozen):
+class Quality(Written):
     """Bounds on the metrics of the held-out rows, as the server answered them."""
 
     at_least: dict[Metric, float] = Field(default={})
     at_most: dict[Metric, float] = Field(default={})
 
 
-class ChampionGate(Frozen):
+class ChampionGate(Written):
     """Comparison with the champion on the same held-out rows: paired bootstrap of the primary metric's difference."""
 
     margin: float = Field(
@@ -53,11 +63,11 @@ class ChampionGate(Frozen):
         description="how much worse the interval's lower end may be; rmse, mae: in target standard deviations",
     )
     confidence: Confidence = 0.95
-    resamples: int = Field(default=1000, ge=100)
+    resamples: int = Field(default=1000, ge=100, le=100_000)
     min_rows: int = Field(default=30, ge=2)
 
 
-class Leakage(Frozen):
+class Leakage(Written):
     """Held-out rows must not be answered better than rows of tuning were: a model that is has seen them."""
 
     share: float = Field(
@@ -67,7 +77,7 @@ class Leakage(Frozen):
     min_rows: int = Field(default=50, ge=2, description="fewer held-out rows prove nothing: shown, and not judged")
 
 
-class Slices(Frozen):
+class Slices(Written):
     """The primary metric in each group of rows, for columns by which no group may be left behind."""
 
     columns: tuple[Column, ...] = Field(default=(), description="a number is cut at its quartiles")
@@ -84,7 +94,7 @@ class Slices(Frozen):
     )
 
 
-class Calibration(Frozen):
+class Calibration(Written):
     """Whether probabilities are what they say; of a regression, whether it errs to one side."""
 
     max_error: float = Field(
@@ -94,7 +104,7 @@ class Calibration(Frozen):
     min_rows: int = Field(default=50, ge=2, description="fewer held-out rows prove nothing: shown, and not judged")
 
 
-class Direction(Frozen):
+class Direction(Written):
     """What a larger value of a number must do to the answer, all else equal."""
 
     column: Column
@@ -106,7 +116,7 @@ class Direction(Frozen):
     share: Share = Field(default=0.95, description="of the rows for which it must hold")
 
 
-class Robustness(Frozen):
+class Robustness(Written):
     """How far an answer may move when a row changes a little, loses fields, or has categories never seen."""
 
     noise: float = Field(default=0.01, gt=0, description="standard deviations by which numbers move")
@@ -117,12 +127,12 @@ class Robustness(Frozen):
     directions: tuple[Direction, ...] = ()
 
 
-class Latency(Frozen):
+class Latency(Written):
     """Latency at a declared load, requests arriving at a rate whether or not earlier ones were answered."""
 
-    rate_per_s: float = Field(default=50.0, gt=0)
+    rate_per_s: float = Field(default=50.0, gt=0, le=10_000)
     duration_s: float = Field(default=3.0, gt=0, le=600)
-    rows: int = Field(default=1, ge=1, description="rows of a request")
+    rows: int = Field(default=1, ge=1, le=100_000, description="rows of a request")
     p50_ms: float | None = Field(default=None, gt=0)
     p95_ms: float = Field(default=50.0, gt=0)
     p99_ms: float | None = Field(default=None, gt=0)
@@ -131,15 +141,30 @@ class Latency(Frozen):
         default=1.5, gt=1, description="median time of a request, as a multiple of the champion's; null: any"
     )
 
+    @model_validator(mode="after")
+    def _countable(self) -> Latency:
+        if (count := self.rate_per_s * self.duration_s) > MOST_REQUESTS:
+            raise ValueError(f"rate_per_s times duration_s is {count:,.0f} requests, {MOST_REQUESTS:,} are allowed")
+        return self
 
-class JudgeMetric(Frozen):
+
+class JudgeMetric(Written):
     """A metric of DeepEval by its class's name, with what its constructor takes."""
 
     metric: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z]+$")]
     options: dict[str, JsonValue] = Field(default={}, description="name, criteria, threshold: as DeepEval names them")
 
+    @field_validator("options")
+    @classmethod
+    def _finite(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        try:
+            json.dumps(options, allow_nan=False)
+        except ValueError:
+            raise ValueError("each number in it must be a finite number") from None
+        return options
 
-class Judge(Frozen):
+
+class Judge(Written):
     """DeepEval's metrics on answers as text; a model that judges is asked `votes` times for each row."""
 
     metrics: tuple[JudgeMetric, ...] = ()
@@ -149,12 +174,14 @@ class Judge(Frozen):
     confidence: Confidence = Field(default=0.9, description="of the interval: a rate inside it is inconclusive")
 
 
-class Waiver(Frozen):
+class Waiver(Written):
     """A gate whose refusal does not stop a promotion, until a date: somebody answers for that, with a reason."""
 
     gate: GateName
-    by: Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)] = Field(description="who answers for it")
-    reason: Annotated[str, StringConstraints(min_length=10, strip_whitespace=True)]
+    by: Annotated[str, StringConstraints(min_length=1, strip_whitespace=True), AfterValidator(_readable)] = Field(
+        description="who answers for it"
+    )
+    reason: Annotated[str, StringConstraints(min_length=10, strip_whitespace=True), AfterValidator(_readable)]
     until: date = Field(description="the last day on which it counts")
 
     @model_validator(mode="after")
@@ -168,7 +195,7 @@ class Waiver(Frozen):
         return today <= self.until
 
 
-class Gates(Frozen):
+class Gates(Written):
     """What must hold before a version becomes champion. All gates are on; a waiver is the one way around one."""
 
     quality: Quality = Quality()

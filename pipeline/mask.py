@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 _USER = re.compile(r"(\w+://)([^:@/?#\s]*)(:[^\s]*)?@(?=[^@\s]*(?:\s|$))")
-_PARAMETER = re.compile(
-    r"\b([\w.-]*(?:password|passwd|pwd|secret|token|signature|credential|api_?key|access_?key)[\w.-]*|sig|key)=[^&#\s'\"]+",
-    re.IGNORECASE,
-)
+_WORDS = r"password|passwd|passphrase|pwd|secret(?!ary)|token(?!s|i[sz])|signature|credential|authorization"
+_KEYS = r"(?:api|access|private|subscription|account|shared)[_-]?key"
+_SHORT = r"sig|key|auth|access|pass|jwt|code"  # whole names of a parameter, and no folders such as `code=7/`
+_PARAMETER = re.compile(rf"(\b[\w.-]*(?:{_WORDS}|{_KEYS})[\w.-]*|(?<![\w./-])(?:{_SHORT}))=[^&#\s'\"]+", re.IGNORECASE)
+_PORT = re.compile(r":\d{1,5}[/?#]")
 
 
 def mask(text: str, *secrets: str | None) -> str:
@@ -21,7 +22,9 @@ def mask(text: str, *secrets: str | None) -> str:
 
 
 def _hide(found: re.Match[str]) -> str:
-    if found[1] in ("http://", "https://"):
+    if found[1].lower() in ("http://", "https://"):
+        if _PORT.match(found[3] or "") and "://" not in found[3]:
+            return found[0]  # a host and its port; the @ stands in the path
         return f"{found[1]}***@"  # a user alone may be a token
     return f"{found[1]}{found[2]}{':***' if found[3] else ''}@"
 

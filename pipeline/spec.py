@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pipeline.columns import ColumnKind, TaskKind
 from pipeline.digest import digest_json
 from pipeline.errors import Invalid
-from pipeline.frozen import Frozen
+from pipeline.frozen import Written
 from pipeline.gate_rules import Gates, Metric, Tolerance
 from pipeline.mask import mask
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9_]{0,61}[a-z0-9])?$")]  # a label's value
 Share = Annotated[float, Field(gt=0, lt=1)]
-_KEPT = "data.source holds a password, and a spec is kept with each run: put it into the variable of `password_env`"
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+WEEK_S = 604_800.0
+_KEPT = "data.source holds a secret, and a spec is kept with each run: "
+_INSTEAD = (
+    "write the URL without; S3 takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, other servers fsspec's variables, "
+    "such as FSSPEC_HTTPS"
+)
 PRIMARY: dict[TaskKind, Metric] = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 METRICS: dict[TaskKind, tuple[Metric, ...]] = {
     "binary": (
@@ -27,20 +33,20 @@ METRICS: dict[TaskKind, tuple[Metric, ...]] = {
 }  # fmt: skip
 
 
-class Binary(Frozen):
+class Binary(Written):
     """Two classes; the metrics are about the positive one."""
 
     kind: Literal["binary"]
     positive: str | None = Field(default=None, description="label of the positive class (default: the last sorted)")
 
 
-class Multiclass(Frozen):
+class Multiclass(Written):
     """Three classes or more."""
 
     kind: Literal["multiclass"]
 
 
-class Regression(Frozen):
+class Regression(Written):
     """A number."""
 
     kind: Literal["regression"]
@@ -49,7 +55,7 @@ class Regression(Frozen):
 Task = Annotated[Binary | Multiclass | Regression, Field(discriminator="kind")]
 
 
-class Data(Frozen):
+class Data(Written):
     """Where the rows come from, and which column is to be predicted."""
 
     source: str = Field(
@@ -68,9 +74,11 @@ class Data(Frozen):
     kinds: dict[str, ColumnKind] = Field(default={}, description="kind of a column where the guess is wrong")
 
     @property
-    def holds_password(self) -> bool:
-        """Whether the address of a database has a password in it, which a spec would keep with each run."""
-        return self.is_sql and mask(self.source) != self.source
+    def secret(self) -> str:
+        """What is to be said of a password or token in the address, which a spec would keep; empty without one."""
+        if "://" not in self.source or mask(self.source) == self.source:
+            return ""
+        return _KEPT + ("put it into the variable of `password_env`" if self.is_sql else _INSTEAD)
 
     @property
     def is_sql(self) -> bool:
@@ -86,31 +94,33 @@ class Data(Frozen):
         return self
 
 
-class Split(Frozen):
+class Split(Written):
     """Which rows are held out: by the hash of a row, so that a held-out row is held out in later snapshots too."""
 
     holdout: Annotated[float, Field(ge=0.05, le=0.5)] = 0.2
-    seed: int = Field(default=7, ge=0)
+    seed: Seed = 7
 
 
-class Checks(Frozen):
+class Checks(Written):
     """The expectation suite that the rows must meet."""
 
     suite: Name | None = Field(default=None, description="name of feature_checks/suites/NAME.json; null: schema only")
 
 
-class Resources(Frozen):
+class Resources(Written):
     """What a training pod asks for, where the platform's default is not enough. Without effect on one machine."""
 
-    cpu: float | None = Field(default=None, gt=0, description="cores")
-    memory_gib: float | None = Field(default=None, gt=0, description="memory in GiB")
+    cpu: float | None = Field(default=None, gt=0, le=4096, description="cores")
+    memory_gib: float | None = Field(default=None, gt=0, le=65_536, description="memory in GiB")
     gpus: int = Field(default=0, ge=0, le=64)
 
 
-class _Candidate(Frozen):
+class _Candidate(Written):
     name: Name = Field(default="", validate_default=False)
     trials: int = Field(default=20, ge=1, le=10_000, description="most Optuna trials")
-    budget_s: float = Field(default=120.0, gt=0, description="most seconds of tuning; the final fit comes on top")
+    budget_s: float = Field(
+        default=120.0, gt=0, le=WEEK_S, description="most seconds of tuning; the final fit comes on top"
+    )
     folds: int = Field(default=5, ge=2, le=20, description="folds of cross-validation where rows are few")
     resources: Resources = Resources()
 
@@ -125,7 +135,9 @@ class XGBoost(_Candidate):
     """Gradient-boosted trees, with native categories and early stopping."""
 
     kind: Literal["xgboost"]
-    rounds: int = Field(default=2000, ge=1, description="most boosting rounds; early stopping ends sooner")
+    rounds: int = Field(
+        default=2000, ge=1, le=1_000_000, description="most boosting rounds; early stopping ends sooner"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
@@ -134,20 +146,20 @@ class Torch(_Candidate):
 
     kind: Literal["torch"]
     trials: int = Field(default=5, ge=1, le=10_000, description="most Optuna trials")
-    epochs: int = Field(default=100, ge=1, description="most epochs; early stopping ends sooner")
+    epochs: int = Field(default=100, ge=1, le=1_000_000, description="most epochs; early stopping ends sooner")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 Candidate = Annotated[XGBoost | Torch, Field(discriminator="kind")]
 
 
-class BlueGreen(Frozen):
+class BlueGreen(Written):
     """All traffic moves to the new version in one step."""
 
     kind: Literal["blue_green"]
 
 
-class Canary(Frozen):
+class Canary(Written):
     """Traffic moves in steps; what the new version's pods do under it decides whether it goes on."""
 
     kind: Literal["canary"]
@@ -166,18 +178,18 @@ class Canary(Frozen):
 Rollout = Annotated[BlueGreen | Canary, Field(discriminator="kind")]
 
 
-class Serving(Frozen):
+class Serving(Written):
     """How Triton serves the model."""
 
     rollout: Rollout = BlueGreen(kind="blue_green")
 
-    max_batch_size: int = Field(default=1024, ge=1)
-    max_queue_delay_us: int = Field(default=100, ge=0)
-    instances: int = Field(default=1, ge=1)
-    threads: int = Field(default=1, ge=1, description="threads of one inference")
+    max_batch_size: int = Field(default=1024, ge=1, le=65_536)
+    max_queue_delay_us: int = Field(default=100, ge=0, le=10_000_000)
+    instances: int = Field(default=1, ge=1, le=256)
+    threads: int = Field(default=1, ge=1, le=1024, description="threads of one inference")
 
 
-class PipelineSpec(Frozen):
+class PipelineSpec(Written):
     """One model, from its rows to its place on the server."""
 
     version: Literal[1]
@@ -187,7 +199,7 @@ class PipelineSpec(Frozen):
     tags: tuple[str, ...] = ()
     schedule: str | None = Field(default=None, description="cron expression; null: only when triggered")
     retries: int = Field(default=2, ge=0, le=10, description="of a step that failed because of the outside world")
-    seed: int = Field(default=7, ge=0)
+    seed: Seed = 7
     task: Task
     metric: Metric | None = Field(default=None, description="primary metric (default by task)")
     data: Data
@@ -201,13 +213,18 @@ class PipelineSpec(Frozen):
     )
     serving: Serving = Serving()
 
+    @field_validator("data")
+    @classmethod
+    def _without_secret(cls, data: Data) -> Data:
+        if data.secret:
+            raise ValueError(data.secret)
+        return data
+
     @model_validator(mode="after")
     def _consistent(self) -> PipelineSpec:
         names = [candidate.name for candidate in self.candidates]
         if doubles := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"candidates share the name {', '.join(doubles)}; give each a `name`")
-        if self.data.holds_password:
-            raise ValueError(_KEPT)
         allowed = METRICS[self.task.kind]
         used = {self.primary, *self.gates.quality.at_least, *self.gates.quality.at_most}
         if wrong := sorted(used - set(allowed)):
@@ -236,24 +253,26 @@ class PipelineSpec(Frozen):
         return {candidate.name: candidate for candidate in self.candidates}[name]
 
 
-class Overrides(Frozen):
+class Overrides(Written):
     """What one run may change without a new spec: Airflow's trigger form, and options of `slipway run`."""
 
     source: str | None = Field(default=None, min_length=1, description="Other rows with the same columns")
     trials: int | None = Field(default=None, ge=1, le=10_000, description="Most tuning trials of each candidate")
-    budget_s: float | None = Field(default=None, gt=0, description="Most seconds of tuning of each candidate")
-    seed: int | None = Field(default=None, ge=0, description="Seed of tuning and fitting")
+    budget_s: float | None = Field(
+        default=None, gt=0, le=WEEK_S, description="Most seconds of tuning of each candidate"
+    )
+    seed: Seed | None = Field(default=None, description="Seed of tuning and fitting")
 
     def apply(self, spec: PipelineSpec) -> PipelineSpec:
-        """The spec with these values in place. Raises Invalid for a source that holds a password."""
+        """The spec with these values in place. Raises Invalid for a source that holds a secret."""
         each = {key: value for key in ("trials", "budget_s") if (value := getattr(self, key)) is not None}
         changes: dict[str, object] = {
             "candidates": tuple(candidate.model_copy(update=each) for candidate in spec.candidates)
         }
         if self.source is not None:
             changes["data"] = data = spec.data.model_copy(update={"source": self.source})
-            if data.holds_password:
-                raise Invalid(_KEPT, "source", "correct the source")
+            if data.secret:
+                raise Invalid(data.secret, "source", "correct the source")
         if self.seed is not None:
             changes["seed"] = self.seed
         return spec.model_copy(update=changes)

@@ -9,25 +9,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset import held_out, split_part
+from pipeline.dataset import MIN_HOLDOUT, held_out, split_part
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, Problem
 from pipeline.infer import infer_rows
-from pipeline.mask import mask
 from pipeline.refs import DatasetRef
 from pipeline.run import Run
 from pipeline.sources import describe, read_source
 from pipeline.spec import PipelineSpec
 from pipeline.step import main
 
-MIN_HOLDOUT = 8  # rows without which no metric of the held-out part means anything
-
 
 def snapshot(spec: PipelineSpec, run: Run) -> DatasetRef:
     """Read the source, keep its rows as immutable Parquet, and hold rows out."""
     where = describe(spec.data)
-    if mask(spec.data.source) != spec.data.source:
-        run.log.warning("data.source holds a secret, and a spec is kept with each run: name another source")
     rows = read_source(spec.data, run.spec_path.parent)
     frame, schema, findings = infer_rows(rows, spec.data, spec.task, where, spec.gates)
     for finding in findings:

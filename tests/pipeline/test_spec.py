@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.commands.author import spec_schema
 from pipeline.errors import Invalid
+from pipeline.mask import mask
 from pipeline.spec import Overrides, PipelineSpec
 from pipeline.spec_file import load_spec, parse_overrides, parse_spec
 
@@ -144,3 +145,107 @@ def test_no_text_brings_a_traceback(text: str) -> None:
         parse_spec(text, "fuzz.yaml")
     with pytest.raises(Invalid, match=r"fuzz\.yaml"):
         parse_spec(f"{GOOD}zz: {text}\n", "fuzz.yaml")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "gates: {quality: {at_least: {roc_auc: .nan}}}",
+        "gates: {quality: {at_most: {log_loss: -.inf}}}",
+        "gates: {champion: {margin: .inf}}",
+        "gates: {slices: {columns: [g], worst: .nan}}",
+        "gates: {slices: {columns: [g], max_gap: .inf}}",
+        "gates: {slices: {columns: [g], fairness: {equalized_odds_ratio: .nan}}}",
+        "gates: {calibration: {max_error: .inf}}",
+        "gates: {parity: {atol: .inf}}",
+        "gates: {robustness: {noise: .inf}}",
+        "gates: {robustness: {directions: [{column: a, answer: rises, by: .inf}]}}",
+        "gates: {judge: {metrics: [{metric: GEval, options: {threshold: .nan}}]}}",
+        "gates: {judge: {metrics: [{metric: GEval, options: {deep: [{er: .inf}]}}]}}",
+        "gates: {latency: {p95_ms: .inf}}",
+        "serving: {rollout: {kind: canary, max_slowdown: .inf}}",
+        "export: {rtol: .nan}",
+    ],
+)
+def test_no_number_of_a_spec_is_infinite_or_none(more: str) -> None:
+    """JSON has neither, so that what validated could not be read again; and NaN holds no bound."""
+    with pytest.raises(Invalid, match=r"s\.yaml:6: .*finite number.*-> "):
+        parse_spec(f"{GOOD}{more}\n", "s.yaml")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "seed: 99999999999999999999",
+        "split: {seed: 99999999999999999999}",
+        "gates: {latency: {rate_per_s: 1e12}}",
+        "gates: {latency: {rows: 1000000000000}}",
+        "gates: {latency: {duration_s: 1e12}}",
+        "gates: {champion: {resamples: 1000000000000}}",
+        "serving: {max_batch_size: 100000000000}",
+        "serving: {max_queue_delay_us: 1000000000000000000000000}",
+        "serving: {instances: 1000000}",
+        "serving: {threads: 100000000000}",
+    ],
+)
+def test_what_no_machine_has_is_refused(more: str) -> None:
+    with pytest.raises(Invalid, match=r"s\.yaml:6: .*less than or equal to"):
+        parse_spec(f"{GOOD}{more}\n", "s.yaml")
+
+
+def test_requests_that_nobody_waits_for() -> None:
+    parse_spec(GOOD + "gates: {latency: {rate_per_s: 10000, duration_s: 100}}\n", "s.yaml")
+    with pytest.raises(Invalid, match=r"s\.yaml:6: gates.latency: rate_per_s times duration_s is 1,010,000 requests"):
+        parse_spec(GOOD + "gates: {latency: {rate_per_s: 10000, duration_s: 101}}\n", "s.yaml")
+
+
+@pytest.mark.parametrize(("by", "reason"), [(r"\u200b", "measured anew"), (r"\u3164", "measured anew")])
+def test_somebody_answers_for_a_waiver(by: str, reason: str) -> None:
+    text = GOOD + 'gates: {waivers: [{gate: quality, by: "%s", reason: "%s", until: 2026-12-30}]}\n'
+    for who, why in ((by, reason), ("me", by * 10), ("me", r"\x07\u202e" * 10)):
+        with pytest.raises(Invalid, match=r"s\.yaml:6: gates.waivers.0.(by|reason): .*(letter|unacceptable|special)"):
+            parse_spec(text % (who, why), "s.yaml")
+    assert parse_spec(text % ("李", "次の月に測り直すので、これでよい"), "s.yaml").gates.waivers[0].by == "李"
+
+
+SECRETS = (
+    "https://user:hunter2@h/rows.csv",
+    "https://hunter2@h/rows.csv",
+    "s3://AKIA:hunter2@bucket/x.csv",
+    "ftp://u:hunter2@h:21/x.csv",
+    "simplecache::https://u:hunter2@h/x.csv",
+    "https://h/x.csv?X-Amz-Credential=hunter2&X-Amz-Date=1",
+    "https://h/x.csv?X-Amz-Signature=hunter2",
+    "https://h/x.csv?X-Amz-Security-Token=hunter2",
+    "https://h/x.csv?sv=2024&se=2027&sig=hunter2",
+    *(f"https://h/x.csv?a=1&{name}=hunter2" for name in ("auth", "access", "pass", "password", "jwt", "code", "token")),
+    "https://h/x.csv?password=hun ter2",
+    "https://h/x.csv?subscription-key=hunter2",
+    "https://h/x.csv?AWSAccessKeyId=hunter2",
+)
+HARMLESS = (
+    "https://h:8443/rows@v2.csv",
+    "https://h:8443/x.csv?mail=me@example.com",
+    "sftp://me@h/rows.csv",
+    "s3://bucket/key=3/code=7/rows.csv",
+    "https://h/x.csv?zipcode=1&country_code=de&passed=1&author=me&accessed=1&tokenizer=bert&max_tokens=5&sv=1&se=2",
+    "https://h/secretary/pass/key/x.csv",
+    "rows/password=1/x.csv",
+)
+
+
+@pytest.mark.parametrize("source", SECRETS)
+def test_a_source_with_a_secret_is_refused(source: str) -> None:
+    """A spec is pinned in the store, recorded and signed."""
+    with pytest.raises(Invalid, match=r"s\.yaml:4: data: data\.source holds a secret.*AWS_ACCESS_KEY_ID") as refused:
+        parse_spec(GOOD.replace("rows.csv", f'"{source}"'), "s.yaml")
+    assert "ter2" not in str(refused.value)
+    with pytest.raises(Invalid, match=r"data\.source holds a secret"):
+        Overrides(source=source).apply(parse_spec(GOOD, "s.yaml"))
+
+
+@pytest.mark.parametrize("source", HARMLESS)
+def test_what_only_looks_like_a_secret_is_none(source: str) -> None:
+    assert parse_spec(GOOD.replace("rows.csv", f'"{source}"'), "s.yaml").data.source == source
+    if "://" in source:
+        assert mask(source) == source

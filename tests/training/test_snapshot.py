@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from pathlib import Path
 
@@ -97,17 +96,6 @@ def test_a_column_by_which_gates_slice_moves_no_row(tracked: Settings, tmp_path:
     for before, now in parts:
         assert set(now["g"]) == {"f", "m"}
         pd.testing.assert_frame_equal(now.drop(columns="g"), before)
-
-
-def test_a_secret_goes_nowhere_but_to_the_source(
-    tracked: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("training.snapshot.read_source", lambda *_: table())
-    with caplog.at_level(logging.INFO):
-        ref = snapshot(spec_of("secret", "ftp://me:hunter2@host/rows.csv"), run_of(tracked, "secret", tmp_path))
-    assert ref.source == "ftp://me:***@host/rows.csv"
-    assert "holds a secret" in caplog.text
-    assert "hunter2" not in caplog.text + ref.model_dump_json()
 
 
 def test_a_held_out_part_without_a_class_is_refused_and_nothing_is_kept(tracked: Settings, tmp_path: Path) -> None:
