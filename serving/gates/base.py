@@ -107,8 +107,8 @@ class Gate(BaseMetric):  # type: ignore[misc]
         """DeepEval's entry: 1 when passed. What cannot be judged is refused."""
         try:
             self.verdict = self.judge()
-        except (Invalid, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            self.verdict = self.refused(f"could not be judged: {error}")
+        except (Invalid, ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+            self.verdict = self.refused(f"could not be judged: {str(error) or type(error).__name__}")
         self.success, self.reason = self.verdict.passed, self.verdict.reason
         self.score = score = 1.0 if self.verdict.passed else 0.0
         return score

@@ -14,6 +14,7 @@ from serving.gates.paired import delong, mcnemar, two_sided
 from serving.gates.weighted import weighted
 
 BINS = 40
+_ALIKE = 1e-9  # of the largest gain: what differs by less is drawn as one
 BY_LABEL = frozenset({"accuracy", "balanced_accuracy", "f1", "precision", "recall"})
 
 
@@ -55,7 +56,9 @@ class ChampionGate(Gate):
             "observed": low, "bound": -margin, "gain": gain, "gain_low": low, "gain_high": high, "margin": margin,
             "challenger": ours, "champion": theirs, **more,
         }  # fmt: skip
-        counts, edges = np.histogram(gains, bins=BINS)
+        most = float(np.abs(gains).max())
+        room = 0.0 if np.ptp(gains) > most * _ALIKE else most * _ALIKE or 0.5  # there are no bins between equal numbers
+        counts, edges = np.histogram(gains, bins=BINS, range=(gains.min() - room, gains.max() + room))
         share = zip(edges[:-1], edges[1:], counts / len(gains), strict=True)
         tables = (table("gains", ("from", "to", "share of resamples"), share),)
         text = (

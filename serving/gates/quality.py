@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.dataset import MIN_HOLDOUT
 from pipeline.gate_rules import LOWER_IS_BETTER, Metric
 from pipeline.metrics import better, scores
 from pipeline.refs import NO_SKILL, Verdict
@@ -23,6 +24,8 @@ class QualityGate(Gate):
         spec, bounds = self.evidence.spec, self.evidence.spec.gates.quality
         found = scores(self.evidence.schema, self.evidence.target, self.evidence.served)
         primary = found.get(spec.primary)
+        if problem := self._too_little():
+            return self.refused(f"{problem}; bring more rows, or a larger split.holdout", **found)
         if primary is None:
             return self.refused(f"{spec.primary} is undefined on the served answers", **found)
         skill = _INSTEAD.get(spec.primary, spec.primary)
@@ -48,6 +51,14 @@ class QualityGate(Gate):
         _, value, bound, _ = checks[0]
         held = ", ".join(f"{one} {observed:.4f}" for one, observed, _, _ in checks)
         return self.passed(held, observed=value, bound=bound, **found)
+
+    def _too_little(self) -> str:
+        """Why these rows cannot say how good a model is; empty when they can."""
+        classes, target = self.evidence.schema.classes, self.evidence.target
+        if len(target) < MIN_HOLDOUT:
+            return f"{len(target)} held-out rows, {MIN_HOLDOUT} are asked"
+        absent = [repr(name) for at, name in enumerate(classes) if not (target == at).any()]
+        return f"no held-out row is of class {', '.join(absent)}" if absent else ""
 
     def _blind(self, metric: Metric) -> float:
         """The best value that answering every row alike can have: each class, their shares, the mean, the median."""

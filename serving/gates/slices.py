@@ -68,10 +68,11 @@ class SlicesGate(Gate):
         gap = None if rule.max_gap is None else rule.max_gap * unit
         for group in judged:
             self._compare(group, overall, gap)
-        reasons = [
+        reasons = list(self._undefined(found))
+        reasons += [
             f"{one.column} {one.name}: {metric} {one.metric:.4f} ({one.low:.4f} to {one.high:.4f}), {one.verdict}"
             for one in judged
-            if one.broken
+            if one.broken and one in judged
         ]
         fair = list(self._fairness(found))
         reasons += [
@@ -110,6 +111,18 @@ class SlicesGate(Gate):
             broken.append(f"{worst:g} is asked of the worst group")
         if broken:
             group.broken, group.verdict = True, "; ".join(broken)
+
+    def _undefined(self, found: list[_Group]) -> Iterator[str]:
+        """A sentence on each group that has rows enough and no metric, where a bound is asked of it."""
+        metric, rule = self.evidence.spec.primary, self.evidence.spec.gates.slices
+        for group in found:
+            if len(group.rows) >= rule.min_rows and not np.isfinite(group.metric):
+                group.broken = rule.max_gap is not None or rule.worst is not None
+                if group.broken:
+                    yield (
+                        f"{group.column} {group.name} cannot be judged: {metric} is undefined on its {len(group.rows)} "
+                        "rows (of one class?); choose another primary metric, larger groups, or other columns"
+                    )
 
     def _groups(self, column: str) -> Iterator[_Group]:
         labels = groups(self.evidence.rows[column])

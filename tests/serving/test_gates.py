@@ -142,6 +142,28 @@ def test_a_comparison_that_cannot_be_made_is_refused() -> None:
     assert "could not be judged" in shifted.reason
 
 
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_gains_that_hardly_differ_are_gains(task: str) -> None:
+    """A model that is better by the same on every row: nothing to draw, and plainly better."""
+    if task == "binary":
+        right = np.eye(2)[TARGET.astype(int)]
+        ours, theirs = (np.float32(at) * right + np.float32(1 - at) * (1 - right) for at in (0.99, 0.9))
+        found = evidence(served=ours.astype(np.float32), champion=champion(theirs.astype(np.float32)))
+        found = replace(found, spec=found.spec.model_copy(update={"metric": "log_loss"}))
+    else:
+        target = np.full(400, 3.0)
+        found = evidence(
+            target=target,
+            served=np.full((400, 1), 3, np.float32),
+            champion=champion(np.full((400, 1), 3.1, np.float32)),
+            schema=RowSchema(columns=SCHEMA.columns, target="y", task="regression"),
+        )
+        found = replace(found, spec=found.spec.model_copy(update={"metric": "rmse"}))
+    better = verdict(ChampionGate, found)
+    assert better.passed, better.reason
+    assert sum(row[2] for row in better.tables[0].rows) == pytest.approx(1)  # type: ignore[misc]
+
+
 def test_rows_that_the_champion_has_learnt_by_heart_do_not_count_for_it() -> None:
     learnt = np.arange(400) < 360
     by_heart = np.where(learnt[:, None], np.eye(2)[TARGET.astype(int)], native(0.1, TENSORS)[:, ::-1]).astype(
@@ -210,6 +232,14 @@ def test_a_gate_that_breaks_or_was_not_asked_is_refused() -> None:
     assert "could not be judged" in found.reason
     unasked = Broken(evidence())
     assert unasked.is_successful() is False
+
+    class Hungry(Gate):
+        name = "hungry"
+
+        def judge(self) -> Verdict:
+            return self.passed(str(np.zeros(1 << 60)))
+
+    assert verdict(Hungry, evidence()).reason.startswith("could not be judged: Unable to allocate")
 
     class Lying(Gate):
         name = "lying"

@@ -82,6 +82,26 @@ def test_one_answer_for_all_rows_is_no_model(metric: str) -> None:
     assert verdict(QualityGate, binary(metric=metric)).passed
 
 
+def test_too_few_rows_say_nothing_of_a_model() -> None:
+    few = binary(metric="accuracy", target=np.array([1.0, 0.0]), served=answers(np.array([0.9, 0.1])))
+    found = verdict(QualityGate, few)
+    assert not found.passed
+    assert "2 held-out rows, 8 are asked; bring more rows" in found.reason
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "balanced_accuracy", "f1", "accuracy"])
+def test_a_class_that_is_not_held_out_is_not_judged(metric: str) -> None:
+    schema = RowSchema(columns=SCHEMA.columns, target="y", task="multiclass", classes=("a", "b", "c"))
+    target = np.arange(300) % 2.0
+    served = np.stack([0.9 * (1 - target) + 0.03, 0.9 * target + 0.03, np.full(300, 0.04)], axis=1).astype(np.float32)
+    found = verdict(QualityGate, binary(metric=metric, schema=schema, target=target, served=served))
+    assert not found.passed
+    assert "no held-out row is of class 'c'; bring more rows, or a larger split.holdout" in found.reason
+    target[:20] = 2
+    served[:20] = [0.05, 0.05, 0.9]
+    assert verdict(QualityGate, binary(metric=metric, schema=schema, target=target, served=served)).passed
+
+
 def test_the_mean_is_no_model() -> None:
     target = DRAW.normal(5, 2, 300)
     for metric in ("rmse", "mae", "r2"):
@@ -368,8 +388,18 @@ def test_few_rows_are_shown_and_not_judged() -> None:
     assert second[3] < 0.5  # type: ignore[operator]
     assert second[4] is second[5] is None
     assert "fewer than 50 rows" in str(second[6])
-    one_class = sliced("{columns: [g]}", target=np.where(np.arange(N) < 600, 1.0, TARGET))
-    assert "undefined here" in str(verdict(SlicesGate, one_class).tables[0].rows[1][6])
+
+
+@pytest.mark.parametrize("bound", ["", ", max_gap: null, worst: 0.5", ", worst: 0.5"])
+def test_a_large_group_of_one_class_cannot_be_judged(bound: str) -> None:
+    """Wrong throughout, and no number says so."""
+    one_class = {"target": np.where(np.arange(N) < 600, 1.0, TARGET), "spoiled": 1.0}
+    found = verdict(SlicesGate, sliced(f"{{columns: [g]{bound}}}", **one_class))
+    assert not found.passed
+    assert "g second cannot be judged: roc_auc is undefined on its 600 rows" in found.reason
+    assert "other columns" in found.reason
+    assert "undefined here" in str(found.tables[0].rows[1][6])
+    assert verdict(SlicesGate, sliced("{columns: [g], max_gap: null}", **one_class)).passed
 
 
 def test_the_worst_group_has_a_bound_of_its_own() -> None:
