@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import Invalid
 from pipeline.registry import Registry, RunTags, Version
+from pipeline.store import NUMBER
 from pipeline.suggest import near
 from pipeline.tracking import RUN
 
@@ -41,9 +42,9 @@ def find(registry: Registry, what: str) -> Found:
     """
     name, _, number = what.partition("/")
     name, _, alias = name.partition("@")
-    if number and not number.isdigit():
-        raise Invalid(f"{number!r} is not a version", what, "write MODEL/3, or MODEL@champion")
-    if not SAFE.match(what):
+    if number and not NUMBER.fullmatch(number):
+        raise Invalid(f"{number!r:.40} is not a version", what, "write MODEL/3, or MODEL@champion")
+    if not name or not SAFE.match(what):
         raise Invalid(f"nothing is called {what!r}", registry.uri, REMEDY)
     if number:
         return Found(versions=(_version(registry, name, int(number)),))

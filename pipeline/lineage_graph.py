@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from pipeline.frozen import Frozen
+from pipeline.store import NUMBER
 
 Kind = Literal["endpoint", "version", "record", "gate", "package", "onnx", "run", "candidate", "checks", "dataset"]
 Direction = Literal["down", "up", "both"]
@@ -116,7 +117,7 @@ class Graph:
 
 def _order(found: str) -> tuple[tuple[int, int, str], ...]:
     """Ids in order, numbers by their value: version 10 comes after version 9."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in found.split("/"))
+    return tuple((0, int(part), "") if NUMBER.fullmatch(part) else (1, 0, part) for part in found.split("/"))
 
 
 def _grow(tree: Tree, at: str, beside: dict[str, list[str]], nodes: dict[str, Node]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pipeline import refs
 from pipeline.errors import SlipwayError
 from pipeline.lineage_find import DATASET, ONNX, PACKAGE
@@ -15,6 +17,7 @@ from pipeline.summary import Summary, summarise
 from pipeline.terminal import room
 from pipeline.tracking import RUN
 
+NUMBERED = re.compile(r"/[0-9]{6,18}$")  # what the key of a record ends with
 PIPELINE, SPEC, RECORD_KEY = "slipway.pipeline", "slipway.spec", "slipway.record.key"
 
 
@@ -78,7 +81,7 @@ class Story:
     def _records(self, version: Version) -> list[tuple[str, refs.GateReport | None]]:
         """The version's entries in the ledger whose signature holds, each with the gates that it keeps."""
         store, found = Store(self.settings.store), []
-        waiting = [int(key.rpartition("/")[2]) for key in [version.tags.get(RECORD_KEY, "")] if key[-6:].isdigit()]
+        waiting = [int(key.rpartition("/")[2]) for key in [version.tags.get(RECORD_KEY, "")] if NUMBERED.search(key)]
         while waiting:
             sequence = waiting.pop()
             node, title = f"record/{version.name}/{sequence}", f"record {sequence}"

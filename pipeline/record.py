@@ -28,7 +28,7 @@ from pipeline.refs import (
 )
 from pipeline.served import Served
 from pipeline.spec import PipelineSpec
-from pipeline.store import Store
+from pipeline.store import NUMBER, Store
 
 RECORD = "record.json"
 SCHEMA = 1
@@ -108,7 +108,7 @@ def sequences(store: Store, model: str) -> tuple[int, ...]:
 
 def backwards(store: Store, model: str) -> Iterator[int]:
     """Numbers of a model's entries, the last first, each looked at when it is asked for."""
-    numbers = (int(name) for name in store.list(f"records/{model}") if name.isdigit())
+    numbers = (int(name) for name in store.list(f"records/{model}") if NUMBER.fullmatch(name))
     for number in sorted(numbers, reverse=True):
         if store.exists(record_key(model, number)):  # whole, and not half written
             yield number

@@ -20,6 +20,7 @@ from pipeline.tracking import KIND, RUN, Tracking, TrialRecord
 
 __all__ = ["Registry", "TrialRecord"]
 _PAGE = 1000  # what one search may answer
+_LAST = 2**31 - 1  # number of a version, as databases keep it
 _EXPERIMENTS = 200  # that one search is asked about
 
 
@@ -137,13 +138,16 @@ class Registry(Tracking):
         """A version of a registered model. Raises Invalid when there is none."""
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
+        absent = Invalid(f"there is no version {version} of {name!r}", self.uri, "see `slipway status`")
+        if version > _LAST:
+            raise absent
         with self._answering():
             try:
                 found = self._client.get_model_version(name, str(version))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                raise Invalid(f"there is no version {version} of {name!r}", self.uri, "see `slipway status`") from error
+                raise absent from error
         return Version(name=name, version=version, run_id=str(found.run_id), tags=dict(found.tags))
 
     def versions(self, condition: str = "") -> tuple[Version, ...]:

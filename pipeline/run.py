@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Ref = TypeVar("Ref", bound=Frozen)
 SCHEMA = 1
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,249}")
 APPROVE = "approve"  # the task whose reference is a person's word (`Approval`)
 YES, NO = "Approve", "Reject"  # what that person may choose in Airflow
 ROLLBACK = "slipway_rollback"  # the DAG of the way back; its runs lie in the store as those of a pipeline of this name
@@ -53,6 +54,13 @@ class Run:
     spec_path: Path
     candidate: str | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("slipway"))
+
+    def __post_init__(self) -> None:
+        """Raises Invalid for what cannot be the name of a folder: the run's lies in the store."""
+        for what, name in (("run", self.id), ("pipeline", self.pipeline)):
+            if not _NAME.fullmatch(name):
+                remedy = "use at most 250 letters, digits and `_`, `.`, `-`, and no `.` or `-` to begin with"
+                raise Invalid(f"{name[:80]!r} cannot be the id of a {what}", "", remedy)
 
     @cached_property
     def store(self) -> Store:
@@ -126,7 +134,7 @@ class Run:
 def slug(run_id: str) -> str:
     """Airflow's run id as a name for files, tags and labels; one that had to be changed ends with its digest."""
     legal = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
-    return legal if legal == run_id else f"{legal}-{digest_bytes(run_id.encode())[:8]}".lstrip("-")
+    return legal if legal == run_id else f"{legal[:200]}-{digest_bytes(run_id.encode())[:8]}".lstrip("-")
 
 
 def new_run_id() -> str:

@@ -20,6 +20,7 @@ from pipeline.disk import disk
 from pipeline.errors import Invalid, Unavailable
 
 WHOLE = ".whole"  # the last object of a folder in an object store
+NUMBER = re.compile("[0-9]{1,18}")  # name of a folder that is a number: of a version, of an entry
 _DIGEST = re.compile("[0-9a-f]{64}")
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 # what S3 answers when credentials are over; "400" is all that HEAD, which has no body, can say of it
@@ -56,6 +57,9 @@ def _refused(error: OSError, where: str) -> None:
     if code and isinstance(error, PermissionError):
         remedy = f"give them the right to read and write there, or set {_KEYS}"
         raise Invalid(f"the artifact store refuses the credentials ({code}: {error})", where, remedy) from error
+
+
+NUMBER = re.compile(r"[0-9]{1,18}")  # the name of a folder that is a number: a version, an entry
 
 
 class Store:

@@ -14,6 +14,7 @@ from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.policy import read_policy
 from pipeline.served import Served
 from pipeline.settings import Settings
+from pipeline.store import NUMBER
 from pipeline.suggest import near
 from serving.manifests import DIGEST, GRPC, model_name
 from serving.plane import plane
@@ -152,7 +153,7 @@ def _only(model: str | None, index: list[dict[str, str]], address: str) -> str:
 
 def _served(name: str, address: str, index: list[dict[str, str]], parameters: dict[str, str]) -> Served:
     ready = [item for item in index if item["name"] == name and item.get("state") == "READY"]
-    loaded = tuple(sorted(int(item["version"]) for item in ready if item.get("version", "").isdigit()))
+    loaded = tuple(sorted(int(item["version"]) for item in ready if NUMBER.fullmatch(item.get("version", ""))))
     return Served(
         model=name,
         address=address,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.errors import Invalid, Problem, SlipwayError
 from pipeline.settings import Settings, read_settings
-from pipeline.store import Store
+from pipeline.store import NUMBER, Store
 from serving.ledger import trusted
 from serving.model_config import FILE
 from serving.package import package_key, verify, verify_as
@@ -67,7 +67,7 @@ def _make_whole(settings: Settings, name: str) -> None:
         remove(model / str(version))
         place(package / str(version), model / str(version))
     for stray in model.iterdir():  # another version is not loaded; what begins with a dot is about to be a version
-        if stray.name != FILE and not stray.name.isdigit() and not stray.name.startswith("."):
+        if stray.name != FILE and not NUMBER.fullmatch(stray.name) and not stray.name.startswith("."):
             log.warning("%s: %s does not belong there, and is removed", name, stray.name)
             remove(stray)
 
@@ -102,7 +102,7 @@ def _version(settings: Settings, name: str) -> int:
     """The version that ought to serve: whose switch it is, or by the ledger, or by what is left of the switch."""
     content = _read(repository(settings) / name / FILE)
     for package in sorted(packages(settings, name).glob("*")):
-        if content and package.name.isdigit() and _read(package / FILE) == content:
+        if content and NUMBER.fullmatch(package.name) and _read(package / FILE) == content:
             return int(package.name)
     if entry := trusted(settings, Store(settings.store), name):
         return entry.version

@@ -24,7 +24,7 @@ from pipeline.frozen import Frozen
 from pipeline.graph import STEPS, Task, step_named, task_upstream, tasks
 from pipeline.metrics import better, scores
 from pipeline.refs import CheckReport, DatasetRef
-from pipeline.run import Run, new_run_id
+from pipeline.run import Run, new_run_id, slug
 from pipeline.settings import Settings, read_settings
 from pipeline.spec import METRICS, PipelineSpec, Split
 from pipeline.spec_file import parse_spec
@@ -380,3 +380,22 @@ def test_values_are_frozen_and_closed(tmp_path: Path) -> None:
         Point.model_validate({"x": 1, "y": 2})
     (tmp_path / "f").write_bytes(b"")
     assert list(digest_tree(tmp_path)) == ["f"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../../escape", "/etc", "a/b", "..", ".hidden", "-x", "", "a b", "a\n", "a\\b", "x" * 251, "\u00e4"]
+)
+def test_a_run_lies_in_its_own_folder(tmp_path: Path, name: str) -> None:
+    for run, pipeline in ((name, "demo"), ("r1", name)):
+        with pytest.raises(Invalid, match=r"cannot be the id of a (run|pipeline) -> use at most 250 letters"):
+            Run(run, pipeline, Settings(home=tmp_path), tmp_path / "demo.yaml")
+
+
+@pytest.mark.parametrize("name", ["r1", "20261123t101500-k3f9", "My_run.2", "x" * 250])
+def test_a_run_has_the_name_that_a_folder_may_have(tmp_path: Path, name: str) -> None:
+    assert Run(name, "demo", Settings(home=tmp_path), tmp_path / "demo.yaml").key == f"runs/demo/{name}"
+
+
+def test_whatever_airflow_calls_a_run_is_made_a_name(tmp_path: Path) -> None:
+    for name in ("manual__2026-11-25T13:28:58+00:00", "../../escape", "\u00e4" * 250, "A" * 250, "-" * 9, "a/" * 125):
+        Run(slug(name), "demo", Settings(home=tmp_path), tmp_path / "demo.yaml")

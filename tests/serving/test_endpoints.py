@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from collections.abc import Iterator
@@ -47,8 +48,10 @@ def answering(status: int, body: bytes) -> Iterator[str]:
 def test_what_is_no_triton(settings: Settings, body: bytes) -> None:
     with answering(200, body) as address, pytest.raises(Invalid, match=r"no Triton|no model"):
         at(settings, f"{address}/m")
-    with answering(200, b'[{"name": "m", "state": "READY", "version": "x"}]') as address, pytest.raises(Invalid):
-        at(settings, address)  # whose configuration is a list
+    for version in ("x", "²"):
+        index = json.dumps([{"name": "m", "state": "READY", "version": version}]).encode()
+        with answering(200, index) as address, pytest.raises(Invalid):
+            at(settings, address)  # whose configuration is a list
 
 
 def test_what_refuses_and_what_is_not_there(settings: Settings) -> None:

@@ -142,6 +142,12 @@ def test_what_is_unknown_or_ambiguous_is_said(make: Callable[..., Chain]) -> Non
         f"{name}x@champion": f"there is no model.*did you mean '{name}'",
         "0" * 12: "nothing is called",
         "it's": "nothing is called",
+        "/": "nothing is called '/'.*name a MODEL",
+        "@champion": "nothing is called '@champion'.*name a MODEL",
+        f"{name}/²": "'²' is not a version",
+        f"{name}/{'9' * 5000}": f"'{'9' * 39} is not a version",
+        f"{name}/{2**31}": f"there is no version {2**31} of.*its versions: 1",
+        f"{name}/{'9' * 18}": "there is no version 9+ of.*its versions: 1",
         f"{settings.triton_http}/{name[:-1]}": f"serves no model.*did you mean '{name}'",
         f"{settings.mlflow_uri}/v2/models/{name}": "",
     }.items():

@@ -116,6 +116,8 @@ def test_entries_are_counted_when_they_are_whole() -> None:
     for number in (1, 2, 10):
         store.write(f"{record_key('m', number)}/{WHOLE}", b"")
     store.write("records/m/000012.run", b"somebody")
+    for name in ("²", "٣", "9" * 200, "x"):  # digits to Unicode, and no number of an entry
+        store.write(f"records/m/{name}/{RECORD}", b"{}")
     assert sequences(store, "m") == (1, 2, 10)  # 11 was half written by a process that died
     assert next(backwards(store, "m")) == 10
     with pytest.raises(Invalid, match="there is no such record"):

@@ -160,6 +160,7 @@ def test_what_does_not_belong_there_is_not_loaded(settings: Settings, tmp_path: 
     (model / "configs").mkdir()
     (model / "configs" / "cpu.pbtxt").write_text("name: 'm'")
     (model / "model.py").symlink_to("/etc/passwd")
+    (model / "²").mkdir()
     (model / ".2.half").mkdir()  # of a promotion that is under way
     (repository(settings) / "linked").symlink_to(model)
     (repository(settings) / "foreign" / "1").mkdir(parents=True)
