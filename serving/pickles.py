@@ -51,6 +51,10 @@ _UNREADABLE = (
     RuntimeError,
     MemoryError,
 )
+_BROKEN = (
+    OSError, EOFError, ValueError, RuntimeError, OverflowError, zlib.error, lzma.LZMAError, tarfile.TarError,
+    zipfile.BadZipFile,
+)  # fmt: skip
 _MAX_HEADER = 1 << 20  # bytes of what an array says of itself
 _LZMA = 9 * 5 * 5  # combinations of lc, lp, pb: the first byte of a stream of LZMA without a container is below
 _NOTHING = 18  # bytes of such a stream that holds none, all zeros
@@ -92,7 +96,7 @@ def _look(file: IO[bytes], depth: int) -> Iterator[tuple[str, str]]:
     if is_pickle(file):
         yield "", "is a pickle"
     file.seek(0)
-    if zipfile.is_zipfile(file):
+    if _is_zip(file):
         yield from _archive(file, depth, _members_of_zip)  # which may lie behind something else
     for opened in _openers(head):
         file.seek(0)
@@ -237,7 +241,7 @@ def _archive(file: IO[bytes], depth: int, members: Members) -> Iterator[tuple[st
                 return
             for inside, what in _look(io.BytesIO(content), depth - 1):
                 yield f"!{name}{inside}", what
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+    except _BROKEN as error:
         yield "", f"is an archive that cannot be read: {' '.join(str(error).split())[:100]}"
 
 
@@ -248,6 +252,13 @@ def _members_of_zip(file: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes] | Non
                 yield member.filename, member.file_size, archive.open(member)
             except (RuntimeError, NotImplementedError):
                 yield member.filename, member.file_size, None
+
+
+def _is_zip(file: IO[bytes]) -> bool:
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:  # one of several parts
+        return True
 
 
 def _members_of_tar(file: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes] | None]]:

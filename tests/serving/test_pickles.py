@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import pickle
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -289,11 +290,20 @@ def test_what_cannot_be_looked_into_is_said(tmp_path: Path, monkeypatch: pytest.
         ("bomb.zip", zipped(bytes(2 << 20)), "unpacks"),
         ("deep", deep, "packed more than"),
         ("much behind.npy", NUMBERS + bytes(2 << 20), "more than 1 MiB behind it"),
+        ("later.zip", zipped(b"x").replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\x40"), "cannot be read"),
         ("torn.zip", zipped(b"x" * 500)[:-60] + zipped(b"y")[-60:], "cannot be read"),
     ]:
         (tmp_path / name).write_bytes(content)
         (_, what), *_ = find_pickles(tmp_path / name)
         assert said in what, name
+
+
+def test_a_zip_of_several_parts_is_not_passed_by(tmp_path: Path) -> None:
+    plain = zipped(b"x")
+    parts = b"PK\x06\x07" + struct.pack("<LQL", 0, 0, 2)  # the locator of ZIP64: two disks
+    (tmp_path / "f").write_bytes(plain[:-22] + parts + plain[-22:])
+    ((_, what),) = find_pickles(tmp_path)
+    assert "cannot be read" in what
 
 
 def test_a_large_array_is_not_read(tmp_path: Path) -> None:
