@@ -7,19 +7,19 @@ believed. Being busy is no illness, and what is being loaded is not asked. Exits
 
 from __future__ import annotations
 
-import http.client
 import json
+import socket
 import sys
 import time
 
-TYPE_CHECKING = False  # each import costs every probe some milliseconds
+TYPE_CHECKING = False  # an import costs each probe milliseconds: that of http.client as much as all the rest
 if TYPE_CHECKING:
     from typing import Any, Never
 
 HOST = "127.0.0.1"
 ANSWER_S = 3.0  # for all models; Triton itself takes a second to find that a process is dead
 PROGRESS_S = 1.0  # to say how much it has done
-UNAVAILABLE = 503  # the queue is full
+OK, ERROR, UNAVAILABLE = 200, 500, 503  # of HTTP; the last is of a queue that is full
 EMPTY = {"BYTES": "", "BOOL": False, "FP32": 0.0, "FP64": 0.0}  # and 0 for all others
 
 
@@ -40,7 +40,7 @@ class Server:
             status, index = self._ask("POST", "/v2/repository/index", {"ready": True})
         except OSError as error:
             raise Dead(f"the server does not answer: {error}") from error
-        if status != http.client.OK:
+        if status != OK:
             raise Dead(f"the server does not tell its models: {status}, {index}")
         for item in index:
             if item.get("state") == "READY":
@@ -52,10 +52,10 @@ class Server:
         try:
             done = self._done(path)
             status, about = self._ask("GET", path)
-            if status != http.client.OK:  # it was unloaded meanwhile
+            if status != OK:  # it was unloaded meanwhile
                 return
             status, answer = self._ask("POST", f"{path}/infer", {"inputs": [_empty(one) for one in about["inputs"]]})
-            if status < http.client.INTERNAL_SERVER_ERROR:
+            if status < ERROR:
                 return
             said = f"{status}, {answer.get('error', answer) if isinstance(answer, dict) else answer}"
             busy = status == UNAVAILABLE
@@ -77,23 +77,24 @@ class Server:
     def _done(self, path: str) -> int:
         """Batches that the model has answered."""
         status, found = self._ask("GET", f"{path}/stats")
-        return sum(one["execution_count"] for one in found["model_stats"]) if status == http.client.OK else -1
+        return sum(one["execution_count"] for one in found["model_stats"]) if status == OK else -1
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         """Status and content of a reply. Raises OSError, of which TimeoutError is one, when there is none."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=max(self.deadline - time.monotonic(), 0.01))
+        text = "" if body is None else json.dumps(body)
+        left_s, reply = max(self.deadline - time.monotonic(), 0.01), b""
+        with socket.create_connection((HOST, self.port), left_s) as connection:
+            connection.sendall(f"{method} {path} HTTP/1.0\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode())
+            while part := connection.recv(65536):
+                reply += part
+        head, _, content = reply.decode("utf-8", "replace").partition("\r\n\r\n")
+        words = head.split(maxsplit=2)
+        if len(words) < 2 or not words[1].isdecimal():
+            raise OSError("the connection has ended without a reply")
         try:
-            connection.request(method, path, None if body is None else json.dumps(body))
-            reply = connection.getresponse()
-            text = reply.read().decode("utf-8", "replace")
-        except http.client.HTTPException as error:
-            raise OSError(f"{type(error).__name__}: {error}") from error
-        finally:
-            connection.close()
-        try:
-            return reply.status, json.loads(text or "{}")
+            return int(words[1]), json.loads(content or "{}")
         except ValueError:
-            return reply.status, text[:200]
+            return int(words[1]), content[:200]
 
 
 def _empty(described: dict[str, Any]) -> dict[str, Any]:
