@@ -37,6 +37,7 @@ deadline = time.monotonic() + 60
 while server.poll() is None and time.monotonic() < deadline:
     try:
         print("ready", urllib.request.urlopen(f"http://127.0.0.1:{http}/v2/health/ready").status)
+        print("answers", subprocess.run(["/opt/slipway/bin/answers", http], check=False).returncode)
         break
     except OSError:
         time.sleep(0.1)
@@ -88,6 +89,7 @@ def test_triton_starts_on_an_empty_repository_and_ends_when_it_is_told(image: st
     with container(image) as name:
         said = run(name, "python3", "-c", TRITON, *ports).splitlines()
         assert "ready 200" in said
+        assert "answers 0" in said
         assert said[-1] == "ended 0"
 
 

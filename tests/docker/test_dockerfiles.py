@@ -120,3 +120,11 @@ def test_the_server_is_installed_by_no_more_code_than_that_needs(image: str) -> 
 def test_the_gpu_image_is_nvidias_with_our_user() -> None:
     assert {item.name for item in instructions(GPU)} >= {"FROM", "USER", "ENTRYPOINT"}
     assert "nvcr.io/nvidia/tritonserver:" in GPU.read_text()
+
+
+@pytest.mark.parametrize("dockerfile", [DOCKER / "triton" / "Dockerfile", GPU], ids=name)
+def test_the_server_can_be_asked_where_the_probes_look(dockerfile: Path) -> None:
+    assert (["docker/triton/answers.py"], "/opt/slipway/bin/answers") in copied(dockerfile)
+    assert re.search(r"chmod 755 /opt/slipway/bin/(\*|answers)", dockerfile.read_text())
+    policy = ROOT / "helm" / "slipway" / "templates" / "policy" / "_triton.tpl"
+    assert policy.read_text().count("exec: {command: [/opt/slipway/bin/answers]}") == 2

@@ -75,6 +75,14 @@ content = graph.read_bytes()
 graph.chmod(0o644)
 graph.write_bytes(content + b"!" if sys.argv[2] == "damage" else content.removesuffix(b"!"))
 """
+KILLED = """
+import os, signal
+from pathlib import Path
+for process in Path("/proc").glob("[0-9]*"):
+    if (process / "comm").read_text().startswith("triton_python_b"):
+        os.kill(int(process.name), signal.SIGKILL)
+        print("killed", process.name)
+"""
 MOVED = """
 import sys
 from pipeline.registry import Registry
@@ -298,6 +306,20 @@ def test_what_another_hand_has_moved_is_found_and_put_back(release: Release) -> 
     assert f"{MODEL}: put back; all agrees on version {champion}" in said
     until(lambda: release.serves(MODEL) == champion, "the champion answers again")
     assert f"all agrees on version {champion}" in release.as_role("promoter", "python", "-m", "serving.reconcile")
+
+
+def test_a_server_whose_model_process_is_dead_is_started_anew(release: Release) -> None:
+    (pod,) = [name for name in triton_pods(release) if f"-v{release.serves(MODEL)}-" in name]
+    before = triton_pods(release)[pod]
+    assert "killed" in release.kubectl("exec", pod, "--container=triton", "--", "python3", "-c", KILLED)
+    until(lambda: triton_pods(release)[pod] != before, "the container is started anew")
+    release.kubectl("wait", "--for=condition=ready", f"pod/{pod}", "--timeout=110s")
+    client = Client(release, MODEL)
+    with client.asking():
+        time.sleep(5)
+    assert client.failures == []
+    assert client.versions
+    assert "is not healthy" in release.kubectl("get", "events", f"--field-selector=involvedObject.name={pod},reason=Unhealthy", "-o", "yaml")  # fmt: skip
 
 
 def test_a_run_outlives_its_pods_and_the_scheduler(release: Release) -> None:

@@ -237,6 +237,16 @@ def test_a_version_may_take_as_long_to_start_as_the_values_say() -> None:
     assert probe["periodSeconds"] * probe["failureThreshold"] >= version["spec"]["progressDeadlineSeconds"] == 1201
 
 
+@pytest.mark.parametrize(("probe", "kind"), [("inference", "exec"), ("http", "httpGet")])
+def test_an_image_of_another_hand_is_not_asked_by_a_program_that_it_lacks(probe: str, kind: str) -> None:
+    values = {**EXTERNAL, "serving": {"triton": {"probe": probe}}}
+    (version,) = find(made(render(values)), "Deployment", "slipway-model-fraud-eu-v7")
+    (triton,) = version["spec"]["template"]["spec"]["containers"]
+    assert "httpGet" in triton["startupProbe"], "what is being loaded is not asked"
+    assert kind in triton["livenessProbe"]
+    assert kind in triton["readinessProbe"]
+
+
 def test_what_may_be_set_of_a_pod_reaches_every_pod() -> None:
     objects = everything("extras")
     for name, pod in pods(objects):
