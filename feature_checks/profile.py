@@ -62,7 +62,8 @@ def init(
         password_env=password_env,
     )
     if source.secret:
-        raise Invalid(source.secret, describe(source), "correct the source")
+        remedy = "name the variable that holds it by --password-env" if source.is_sql else "correct the source"
+        raise Invalid(source.secret, describe(source), remedy)
     frame = read_source(source, Path())
     if target not in frame.columns:
         infer_rows(frame, source, guess_task(pd.Series([0.0, 1.0])), data)  # says it, with what else is wrong

@@ -59,9 +59,6 @@ def _refused(error: OSError, where: str) -> None:
         raise Invalid(f"the artifact store refuses the credentials ({code}: {error})", where, remedy) from error
 
 
-NUMBER = re.compile(r"[0-9]{1,18}")  # the name of a folder that is a number: a version, an entry
-
-
 class Store:
     """Artifacts by key (a relative POSIX path). Writes are atomic and the first one stays.
 

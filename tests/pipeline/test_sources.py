@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -200,6 +203,41 @@ def test_passwords_are_not_told() -> None:
 )
 def test_every_place_of_a_secret_is_masked(source: str, shown: str) -> None:
     assert mask(source) == shown
+
+
+def test_a_token_of_a_server_comes_by_the_environment(tmp_path: Path) -> None:
+    """The way that docs/guide.md names for what may not stand in the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.headers["Authorization"] == "Bearer hunter2"
+            body = b"a,y\n1,p\n2,n\n" if known else b""
+            self.send_response(200 if known else 401)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815 (the name that http.server calls)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = f"http://127.0.0.1:{server.server_port}/rows.csv"
+        code = (
+            "from pathlib import Path; from pipeline.sources import read_source; from pipeline.spec import Data; "
+            f"print(len(read_source(Data(source={source!r}, target='y'), Path())))"
+        )
+        said = []
+        for more in ({}, {"FSSPEC_HTTP": '{"headers": {"Authorization": "Bearer hunter2"}}'}):
+            done = subprocess.run(
+                [sys.executable, "-c", code], env=os.environ | more, capture_output=True, text=True, check=False
+            )
+            said.append(done.stdout.strip() or done.stderr)
+        server.shutdown()
+    assert "HTTP 401" in said[0]
+    assert said[1] == "2"
 
 
 def test_a_secret_is_masked_by_its_value_too() -> None:
