@@ -68,11 +68,11 @@ class SlicesGate(Gate):
         gap = None if rule.max_gap is None else rule.max_gap * unit
         for group in judged:
             self._compare(group, overall, gap)
-        reasons = list(self._undefined(found))
-        reasons += [
+        undefined = list(self._undefined(found))
+        reasons = [
             f"{one.column} {one.name}: {metric} {one.metric:.4f} ({one.low:.4f} to {one.high:.4f}), {one.verdict}"
             for one in judged
-            if one.broken and one in judged
+            if one.broken
         ]
         fair = list(self._fairness(found))
         reasons += [
@@ -90,6 +90,9 @@ class SlicesGate(Gate):
         numbers = {"all_rows": overall, "groups": len(found), "judged": len(judged)}
         numbers |= {f"{column}_{measure}": seen for column, measure, seen, _, _ in fair}
         decided = _decided(judged, [(seen, bound) for *_, seen, bound, verdict in fair if verdict == "broken"])
+        if undefined and not reasons:
+            decided = {}  # no number has decided
+        reasons = [*undefined, *reasons]
         if reasons:
             return self.refused("; ".join(reasons), tables=tables, **decided, **numbers)
         return self.passed(self._text(found, judged, overall), tables=tables, **decided, **numbers)
