@@ -249,7 +249,7 @@ def test_a_word_given_by_the_command_lets_airflow_go_on(
     until(lambda: "http://airflow/dags/asked/runs/r/tasks/approve/required_actions" in shown.getvalue())
     for name in ("root", "home", "airflow_port", "mlflow_port"):
         monkeypatch.setenv(f"SLIPWAY_{name.upper()}", str(getattr(run.settings, name)))
-    done = CliRunner().invoke(app, ["approve", "asked", run.id, "--reject", "--note", "too bold"])
+    done = CliRunner().invoke(app, ["approve", "asked", run.id, "--reject", "--yes", "--note", "too bold"])
     assert done.exit_code == 0, done.output
     assert f"rejected by {getpass.getuser()}: the run goes on in Airflow" in done.output
     looking.join(60)
