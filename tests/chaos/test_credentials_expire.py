@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import boto3
 import pytest
+import s3fs
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
@@ -47,8 +48,10 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     for name, value in one.variables.items():
         monkeypatch.setenv(name, value)  # what reads the run here, too
     boto3.client("s3").create_bucket(Bucket="expires")
+    s3fs.S3FileSystem.clear_instance_cache()
     yield one
     server.shutdown()
+    s3fs.S3FileSystem.clear_instance_cache()  # it remembers the address
 
 
 def test_a_run_whose_credentials_expire_in_every_step(world: World, calm: dict[str, float], bucket: Bucket) -> None:

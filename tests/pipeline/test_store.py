@@ -151,6 +151,7 @@ def test_a_store_in_memory_gives_local_copies_that_go() -> None:
 def test_an_object_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
         monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(Unavailable, match=r"bucket/store/key: the artifact store failed: .*127\.0\.0\.1:9"):
         Store("s3://bucket/store").exists("key")
 
