@@ -237,7 +237,7 @@ def test_a_gate_that_breaks_or_was_not_asked_is_refused() -> None:
         name = "hungry"
 
         def judge(self) -> Verdict:
-            return self.passed(str(np.zeros(1 << 60)))
+            return self.passed(str(np.zeros(1 << 55)))
 
     assert verdict(Hungry, evidence()).reason.startswith("could not be judged: Unable to allocate")
 

@@ -442,7 +442,6 @@ def test_a_promotion_killed_for_real_leaves_no_lock(make: Callable[..., Chain], 
         from pathlib import Path
         from pipeline.settings import Settings
         from serving.live import Live
-from serving.manifests import Version
         with Live(Settings.model_validate_json(sys.argv[1]), {first.spec.name!r}).alone():
             Path(sys.argv[2]).touch()
             time.sleep(60)
