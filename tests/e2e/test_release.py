@@ -242,6 +242,7 @@ def test_a_person_has_the_last_word(release: Release, approved: bool) -> None:
         record = json.loads(release.as_role("promoter", "python", "-c", RECORD))
         assert (record["version"], record["approval"]["by"]) == (release.serves(MODEL), "admin")
         assert record["approval"]["note"] == note
+    release.upgrade(values(SPEC))  # nobody is asked in what follows
 
 
 def test_a_step_has_no_key_and_moves_no_alias(release: Release) -> None:
