@@ -170,21 +170,21 @@ def test_files_that_came_and_went(promoted: Promoted) -> None:
     promoted.is_put_back()
 
 
-def test_links_and_what_stands_where_a_folder_belongs(promoted: Promoted, tmp_path: Path) -> None:
-    for place in (promoted.model / "2", promoted.model, promoted.model / "config.pbtxt"):
+def test_links_and_what_stands_where_a_folder_belongs(fresh: Promoted, tmp_path: Path) -> None:
+    for place in (fresh.model / "2", fresh.model, fresh.model / "config.pbtxt"):
         elsewhere = tmp_path / place.name
         place.rename(elsewhere)
         place.symlink_to(elsewhere)
-        assert f"{place} is a link" in promoted.found()["traffic"][0]
-        promoted.is_put_back()
+        assert f"{place} is a link" in fresh.found()["traffic"][0]
+        fresh.is_put_back()
         assert not place.is_symlink()
-    for place in (promoted.model / "2", Live(promoted.settings, promoted.name).package(2)):
+    for place in (fresh.model / "2", Live(fresh.settings, fresh.name).package(2)):
         shutil.rmtree(place)
         place.write_text("a file")
-        promoted.is_put_back()
-    (promoted.model / "config.pbtxt").unlink()
-    (promoted.model / "config.pbtxt").mkdir()
-    promoted.is_put_back()
+        fresh.is_put_back()
+    (fresh.model / "config.pbtxt").unlink()
+    (fresh.model / "config.pbtxt").mkdir()
+    fresh.is_put_back()
 
 
 def test_folders_of_other_names_are_in_nobodys_way(promoted: Promoted) -> None:
