@@ -123,7 +123,7 @@ def test_a_crashed_program_is_restarted(supervisor: Supervisor) -> None:
 
 def test_a_failing_start_says_why_and_leaves_nothing(supervisor: Supervisor, settings: Settings) -> None:
     code = (
-        "import sys, time; print('\\n'.join(f'line {i}' for i in range(40)));"
+        "import sys, time; print('\\n'.join(f'line {i}' for i in range(40)), flush=True);"
         "time.sleep(SECONDS); sys.exit('no licence')"
     )
     for seconds in (0, 1.5):  # before and after supervisor counts it as running
