@@ -100,7 +100,7 @@ class Gate(BaseMetric):  # type: ignore[misc]
         self.include_reason = True
 
     def judge(self) -> Verdict:
-        """The verdict on the evidence. Raises Unavailable when a server does not answer (a retry helps)."""
+        """The verdict on the evidence, which is each gate's own. Raises Unavailable when a server does not answer."""
         raise NotImplementedError
 
     def measure(self, test_case: LLMTestCase, *args: Any, **kwargs: Any) -> float:
