@@ -78,7 +78,7 @@ image-%:
 
 pin = $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-find-links --python $(BIN)/python
 lock: ## resolve the dependencies anew
-	$(pin) --upgrade --group dev pyproject.toml -o requirements.lock
+	$(pin) --upgrade --group dev --extra ray pyproject.toml -o requirements.lock
 	set -e; for image in airflow steps mlflow triton; do \
 		$(pin) -c requirements.lock docker/$$image/requirements.in -o docker/$$image/requirements.lock; done
 	$(pin) -c requirements.lock pyproject.toml -o docker/laptop/requirements.lock
