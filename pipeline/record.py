@@ -25,6 +25,7 @@ from pipeline.refs import (
     ModelVersionRef,
     OnnxRef,
     PackageRef,
+    ServingPlan,
 )
 from pipeline.served import Served
 from pipeline.spec import PipelineSpec
@@ -78,6 +79,7 @@ class PromotionRecord(Frozen):
     onnx: tuple[OnnxRef, ...] = ()
     evaluation: Evaluation | None = None
     registered: ModelVersionRef | None = None
+    plan: ServingPlan | None = Field(default=None, description="how it is served, and what was measured for that")
     mlflow_run: str | None = None
     gates: GateReport | None = None
     approval: Approval | None = None

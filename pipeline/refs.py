@@ -136,6 +136,35 @@ class ModelVersionRef(Frozen):
     validation: Validation | None = None
 
 
+class ServingOptions(Frozen):
+    """What of Triton's configuration is a matter of speed, not of answers."""
+
+    threads: int = Field(description="threads of one inference")
+    instances: int = Field(description="inferences at once")
+    max_queue_delay_us: int = Field(description="how long requests wait for others to be answered with")
+
+
+class ServingTrial(Frozen):
+    """Options as they were measured on a server of their own. Without a value they did not serve the load."""
+
+    options: ServingOptions
+    value: float | None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    rows_per_s: float | None = None
+    seconds: float = Field(default=0.0, description="of all of it, the server's start included")
+    problem: str = ""
+
+
+class ServingPlan(Frozen):
+    """The options that a version is packaged with, and why: the spec's own, or others that were measured faster."""
+
+    options: ServingOptions
+    reason: str
+    trials: tuple[ServingTrial, ...] = Field(default=(), description="none when nothing was measured")
+
+
 class PackageRef(Frozen):
     """An immutable Triton model version: `key` is a folder with config.pbtxt, VERSION/model.onnx, manifest.json."""
 

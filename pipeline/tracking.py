@@ -138,14 +138,21 @@ class Tracking:
 
     def candidate_run(self, run: Run, spec: PipelineSpec, candidate: str) -> str:
         """Id of a fresh nested run of a candidate; one that an interrupted attempt left is deleted."""
+        tags = {KIND: "candidate", CANDIDATE: candidate, "slipway.model": spec.candidate(candidate).kind}
+        return self._nested(run, spec, candidate, tags)
+
+    def serving_run(self, run: Run, spec: PipelineSpec) -> str:
+        """Id of a fresh nested run of the search for serving options, as `candidate_run`."""
+        return self._nested(run, spec, "serving", {KIND: "serving"})
+
+    def _nested(self, run: Run, spec: PipelineSpec, name: str, tags: Mapping[str, str]) -> str:
         parent = self.pipeline_run(run, spec)
         with self._answering():
             experiment = self._experiment(spec.name)
-            for old in self._find(experiment, {RUN: run.id, CANDIDATE: candidate}):
+            for old in self._find(experiment, {RUN: run.id, **tags}):
                 self._client.delete_run(old.info.run_id)
-            kind = spec.candidate(candidate).kind
-            tags = {RUN: run.id, KIND: "candidate", CANDIDATE: candidate, PARENT: parent, "slipway.model": kind}
-            return str(self._client.create_run(experiment, run_name=candidate, tags=tags).info.run_id)
+            every = {RUN: run.id, PARENT: parent, **tags}
+            return str(self._client.create_run(experiment, run_name=name, tags=every).info.run_id)
 
     def log_trials(self, parent_run_id: str, trials: Sequence[TrialRecord]) -> None:
         """A nested run for each trial, with its parameters, value and curve; a few at a time."""

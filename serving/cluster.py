@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import tenacity
 from kubernetes import client, config, dynamic
 from kubernetes.dynamic import exceptions
+from kubernetes.utils import parse_quantity
 from urllib3.exceptions import HTTPError
 
 from pipeline.errors import Invalid, SlipwayError, Unavailable
@@ -31,6 +32,11 @@ API_VERSIONS = {
     "HTTPRoute": "gateway.networking.k8s.io/v1",
     "GRPCRoute": "gateway.networking.k8s.io/v1",
 }
+
+
+def whole_cores(quantity: str | float) -> int:
+    """Cores of a quantity as Kubernetes writes it, such as `1500m`; at least one."""
+    return max(1, int(parse_quantity(quantity)))
 
 
 class Conflict(SlipwayError):

@@ -19,15 +19,11 @@ from pipeline.spec import BlueGreen, Canary, Rollout
 from pipeline.store import Store
 from serving import manifests
 from serving.canary import Sides, replicas_for, step_through
-from serving.cluster import Cluster, KubernetesCluster, Manifest
+from serving.cluster import Cluster, KubernetesCluster, Manifest, whole_cores
 from serving.lease import lease
 from serving.manifests import (
     CHALLENGER,
     CHAMPION,
-    GRPC,
-    HTTP,
-    KEPT_UNTIL,
-    METRICS,
     MODEL,
     PREVIOUS,
     STATE,
@@ -76,6 +72,10 @@ class ClusterPlane:
         owned = manifests.model_lease(self.policy, self._owner, name)
         term_s = 2 * self.policy.readyTimeoutS + lasts_s + SLACK_S
         return lease(self.cluster, owned, holder, term_s, wait_s=self.settings.timeout_s)
+
+    def cores(self) -> int:
+        """See `Plane`."""
+        return whole_cores(self.policy.cpu)
 
     def start(self, version: Version) -> RolloutRef:
         """See `Plane`. One pod, which no traffic reaches; deleted again when it does not become ready."""
@@ -162,7 +162,7 @@ class ClusterPlane:
         gone = []
         for found in self.cluster.select("Deployment", labels(self.policy)):
             metadata = found["metadata"]
-            until = metadata.get("annotations", {}).get(KEPT_UNTIL, "")
+            until = metadata.get("annotations", {}).get(manifests.KEPT_UNTIL, "")
             if not until or datetime.fromisoformat(until) > now:
                 continue
             model, number = metadata["labels"][MODEL], metadata["labels"][manifests.VERSION]
@@ -183,7 +183,7 @@ class ClusterPlane:
 
     def _address(self, service: str) -> Address:
         host = f"{service}.{self.policy.namespace}.svc"
-        return Address(http=f"{host}:{HTTP}", grpc=f"{host}:{GRPC}")
+        return Address(http=f"{host}:{manifests.HTTP}", grpc=f"{host}:{manifests.GRPC}")
 
     def _traffic(self, name: str) -> str | None:
         """The traffic label that the model's Service selects; None where another hand made it one of no version."""
@@ -217,7 +217,7 @@ class ClusterPlane:
         if int(found["spec"].get("replicas", 1)) < replicas:
             self.cluster.scale(name, replicas)
         for pod in await_ready(self.cluster, name, replicas, self.policy.readyTimeoutS, self._poll_s):
-            self._ask(f"{pod['status']['podIP']}:{GRPC}", version)
+            self._ask(f"{pod['status']['podIP']}:{manifests.GRPC}", version)
 
     def _move(self, version: Version, before: str | None) -> None:
         """The one write that moves traffic; taken back when the model's address does not answer as the version."""
@@ -275,15 +275,15 @@ class ClusterPlane:
         return Sides(pods_of(self.cluster, found) if found else [], pods_of(self.cluster, champion), wanted)
 
     def _load(self, name: str) -> Callable[[Manifest], Load]:
-        return lambda pod: scrape(f"{pod['status']['podIP']}:{METRICS}", name, self.settings.timeout_s)
+        return lambda pod: scrape(f"{pod['status']['podIP']}:{manifests.METRICS}", name, self.settings.timeout_s)
 
     def _crown(self, version: Version) -> None:
         name = version_name(self.policy, version.name, version.number)
-        self.cluster.mark("Deployment", name, {STATE: CHAMPION}, {KEPT_UNTIL: ""})
+        self.cluster.mark("Deployment", name, {STATE: CHAMPION}, {manifests.KEPT_UNTIL: ""})
 
     def _keep(self, name: str, state: str) -> None:
-        until = datetime.now(UTC) + timedelta(seconds=self.policy.keepPreviousS)
-        self.cluster.mark("Deployment", name, {STATE: state}, {KEPT_UNTIL: until.isoformat(timespec="seconds")})
+        until = (datetime.now(UTC) + timedelta(seconds=self.policy.keepPreviousS)).isoformat(timespec="seconds")
+        self.cluster.mark("Deployment", name, {STATE: state}, {manifests.KEPT_UNTIL: until})
 
     def _delete_canaries(self, name: str) -> None:
         for found in self._deployments(name):

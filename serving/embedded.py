@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from contextlib import AbstractContextManager
 
@@ -41,6 +42,10 @@ class EmbeddedPlane:
     def alone(self, name: str, holder: str, lasts_s: float = 0.0) -> AbstractContextManager[None]:
         """See `Plane`. A lock of the file system, which a killed process leaves."""
         return Live(self.settings, name).alone()
+
+    def cores(self) -> int:
+        """See `Plane`."""
+        return len(os.sched_getaffinity(0))
 
     def start(self, version: Version) -> RolloutRef:
         """See `Plane`."""

@@ -14,8 +14,12 @@ BACKEND = "onnxruntime"
 COLUMNS = "columns"  # the parameter that holds the RowSchema
 
 
-def model_config(name: str, version: int, schema: RowSchema, serving: Serving, facts: Mapping[str, str]) -> str:
+def model_config(
+    name: str, version: int, schema: RowSchema, serving: Serving, facts: Mapping[str, str], warm_rows: int = 1
+) -> str:
     """The configuration that serves exactly `version`; `facts` (run, digests) go into its parameters.
+
+    Before the version is said to be ready, each instance has answered one row, and a request of `warm_rows`.
 
     The digest among them also makes Triton reload: a configuration equal to the loaded one is ignored in silence.
     """
@@ -38,7 +42,7 @@ def model_config(name: str, version: int, schema: RowSchema, serving: Serving, f
         f"instance_group [ {{ count: {serving.instances} kind: KIND_AUTO }} ]",
         # one version at a time: its directory is immutable, and traffic moves by this line alone
         f"version_policy {{ specific {{ versions: [ {version} ] }} }}",
-        _warmup(schema),
+        _warmup(schema, sorted({1, min(warm_rows, serving.max_batch_size)})),
         *(
             f"parameters {{ key: {_quote(key)} value {{ string_value: {_quote(value)} }} }}"
             for key, value in sorted(parameters.items())
@@ -61,13 +65,14 @@ def _tensor(kind: str, name: str, data_type: str, columns: int) -> str:
     return f"{kind} [ {{ name: {_quote(name)} data_type: {data_type} dims: [ {columns} ] }} ]"
 
 
-def _warmup(schema: RowSchema) -> str:
-    """One row before the version is said to be ready, so that the first request is not the slow one."""
+def _warmup(schema: RowSchema, sizes: list[int]) -> str:
+    """Requests of so many rows before the version is said to be ready, so that the first one is not the slow one."""
     inputs = " ".join(
         f"inputs {{ key: {_quote(name)} value {{ data_type: {data_type} dims: [ {columns} ] zero_data: true }} }}"
         for name, data_type, columns in _inputs(schema)
     )
-    return f'model_warmup [ {{ name: "one row" batch_size: 1 {inputs} }} ]'
+    warm = [f'{{ name: "rows {rows}" batch_size: {rows} {inputs} }}' for rows in sizes]
+    return f"model_warmup [ {', '.join(warm)} ]"
 
 
 def _quote(text: str) -> str:

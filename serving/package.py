@@ -8,13 +8,14 @@ import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.digest import digest_bytes, digest_file
 from pipeline.errors import Invalid, Problem, Unavailable
-from pipeline.refs import DatasetRef, ModelVersionRef, PackageRef
+from pipeline.refs import DatasetRef, ModelVersionRef, PackageRef, ServingOptions, ServingPlan
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.spec import PipelineSpec
@@ -31,13 +32,34 @@ MAX_MANIFEST = 1 << 20  # bytes
 MOST = 20  # of a kind that are told
 
 
-def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run: Run) -> PackageRef:
+@dataclass(frozen=True)
+class Built:
+    """A package in the store, with the texts that MLflow shows."""
+
+    ref: PackageRef
+    config: str
+    manifest: str
+
+
+def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, plan: ServingPlan, run: Run) -> PackageRef:
     """Build the version's folder: config.pbtxt, VERSION/model.onnx, manifest.json, and the signature of all of it.
+
+    Raises as `build` does, and Unavailable when MLflow does not answer (a retry helps).
+    """
+    built = build(spec, dataset, model, plan.options, run)
+    run.registry.set_version_tags(spec.name, model.version, {"slipway.package": built.ref.digest})
+    run.registry.log_text(run.registry.pipeline_run(run, spec), built.config, f"serving/{FILE}")
+    run.registry.log_text(run.registry.pipeline_run(run, spec), built.manifest, f"serving/{MANIFEST}")
+    return built.ref
+
+
+def build(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, options: ServingOptions, run: Run) -> Built:
+    """The version as it is served with these options, signed, in the store.
 
     Raises:
         Invalid: the graph in the store is not the one that was registered, or has weights in other files. A retry
             does not help.
-        Unavailable: store or MLflow do not answer. A retry helps.
+        Unavailable: the store does not answer. A retry helps.
     """
     facts = {
         "digest": model.onnx_digest,
@@ -46,7 +68,8 @@ def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run
         "spec": spec.digest,
         "candidate": model.candidate,
     }
-    config = model_config(spec.name, model.version, dataset.row_schema, spec.serving, facts)
+    serving = spec.serving.model_copy(update=options.model_dump())
+    config = model_config(spec.name, model.version, dataset.row_schema, serving, facts, spec.gates.latency.rows)
     with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
         folder = Path(scratch) / spec.name
         version = folder / str(model.version)
@@ -77,10 +100,7 @@ def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run
         sign(folder, run.settings)
         key = package_key(spec.name, model.version, digest)
         run.store.put(folder, key)
-    run.registry.set_version_tags(spec.name, model.version, {"slipway.package": digest})
-    run.registry.log_text(run.registry.pipeline_run(run, spec), config, f"serving/{FILE}")
-    run.registry.log_text(run.registry.pipeline_run(run, spec), text, f"serving/{MANIFEST}")
-    return PackageRef(name=spec.name, version=model.version, key=key, digest=digest)
+    return Built(PackageRef(name=spec.name, version=model.version, key=key, digest=digest), config, text)
 
 
 def package_key(name: str, version: int, digest: str) -> str:

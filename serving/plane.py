@@ -41,6 +41,10 @@ class Plane(Protocol):
         """
         ...
 
+    def cores(self) -> int:
+        """Processor cores that one server of a model may use."""
+        ...
+
     def start(self, version: Version) -> RolloutRef:
         """Start a challenger on servers of its own; older challengers of the model are ended first."""
         ...

@@ -60,6 +60,13 @@ class ServingPolicy(Frozen):
     autoscaler: Autoscaler | None = None
     gateway: Gateway | None = None
 
+    @property
+    def cpu(self) -> str | float:
+        """Cores of Triton's container as Kubernetes writes them: its limit, else its request, else one."""
+        containers = self.template["spec"]["containers"]
+        resources = next(item.get("resources", {}) for item in containers if item["name"] == TRITON)
+        return resources.get("limits", {}).get("cpu") or resources.get("requests", {}).get("cpu") or 1
+
     @field_validator("template")
     @classmethod
     def _has_triton(cls, template: dict[str, Any]) -> dict[str, Any]:

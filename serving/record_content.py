@@ -19,6 +19,7 @@ from pipeline.refs import (
     ModelVersionRef,
     OnnxRef,
     PackageRef,
+    ServingPlan,
 )
 from pipeline.run import APPROVE, Ref, Run
 from pipeline.spec import PipelineSpec
@@ -82,6 +83,7 @@ def build(run: Run, spec: PipelineSpec | None, verdict: Verdict, sequence: int) 
         onnx=tuple(graph for name in names if (graph := ref(OnnxRef, name))),
         evaluation=ref(Evaluation),
         registered=ref(ModelVersionRef),
+        plan=ref(ServingPlan),
         mlflow_run=run.registry.find_pipeline_run(run) if spec else None,
         gates=ref(GateReport),
         approval=said.model_copy(update={"at": ""}) if said else None,  # when is one of the times

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.errors import Unavailable
 from pipeline.refs import Table, Verdict
 from pipeline.tensors import Tensors
 from serving.gates.base import Champion, Gate, table
+from serving.load import WARM_UP, Load, Milliseconds, OpenLoop, requests_of
 
-WARM_UP = 10
 PAIRS, PACE_S, FEWEST = 200, 20.0, 20  # requests to each of the two, fewer once the seconds are over
 RESAMPLES, CONFIDENCE = 1000, 0.95
 CURVE = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.9, 100)
 MOMENTS = 40  # of the load that are told apart
-
-Milliseconds = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Load:
-    """Requests that were due at a rate: milliseconds (count,) since each was due, and what became of it."""
-
-    due_s: npt.NDArray[np.float64]
-    took: Milliseconds
-    answered: npt.NDArray[np.bool_]
-    unsent: int  # no client was free for them before the load was over
 
 
 class LatencyGate(Gate):
@@ -51,7 +35,7 @@ class LatencyGate(Gate):
         if failed == total:
             return self.refused(f"none of {total} requests was answered {text}", error_rate=1.0, requests=total)
         # A request that nobody could send has waited longer than any bound by now; one that failed has no time.
-        waited = load.took[np.isfinite(load.took)]
+        waited = load.waited
         p50, p95, p99 = (float(value) for value in np.percentile(waited, [50, 95, 99]))
         share, bounds = failed / total, self._bounds()
         numbers = {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "error_rate": share, "requests": total}
@@ -84,31 +68,10 @@ class LatencyGate(Gate):
         """The declared load. A server that cannot follow is not waited for longer than its bounds tell it apart."""
         rule = self.evidence.spec.gates.latency
         count = max(1, round(rule.rate_per_s * rule.duration_s))
-        requests = _requests(self.evidence.tensors, rule.rows, len(self.evidence.target), count)
-        for request in requests[:WARM_UP]:
-            self.evidence.ask(request)
-        due = np.arange(count) / rule.rate_per_s
-        took, answered = np.full(count, np.nan), np.zeros(count, dtype=bool)
-        sent = np.zeros(count, dtype=bool)
-        begin = self.now() + 0.05
-        end = begin + rule.duration_s + max(1.0, 2 * max(self._bounds().values()) / 1000)
-
-        def send(at: int) -> None:
-            self.sleep(max(0.0, begin + due[at] - self.now()))
-            if self.now() > end:  # due times never slip: who comes too late for a client is late, not absent
-                took[at] = (end - begin - due[at]) * 1000
-                return
-            sent[at] = True
-            try:
-                self.evidence.ask(requests[at % len(requests)])
-            except Unavailable:
-                return
-            took[at] = (self.now() - begin - due[at]) * 1000
-            answered[at] = True
-
-        with ThreadPoolExecutor(self.clients) as pool:
-            list(pool.map(send, range(count)))
-        return Load(due, took, answered, int((~sent).sum()))
+        requests = requests_of(self.evidence.tensors, rule.rows, len(self.evidence.target), count)
+        patience_s = max(1.0, 2 * max(self._bounds().values()) / 1000)
+        loop = OpenLoop(self.clients, self.now, self.sleep)
+        return loop.run(self.evidence.ask, requests, rule.rate_per_s, count, patience_s)
 
     def _pace(self) -> tuple[str, dict[str, float], list[Table]]:
         """How long a request takes, as a multiple of the champion's: what is said, its numbers and its table."""
@@ -145,8 +108,8 @@ class LatencyGate(Gate):
     ) -> tuple[Milliseconds, Milliseconds]:
         """(pairs,) milliseconds of each: one request at a time, in turns, so that what disturbs one disturbs both."""
         rule, available = self.evidence.spec.gates.latency, len(self.evidence.target)
-        mine = _requests(self.evidence.tensors, rule.rows, available, PAIRS)
-        other = _requests(theirs, rule.rows, available, PAIRS)
+        mine = requests_of(self.evidence.tensors, rule.rows, available, PAIRS)
+        other = requests_of(theirs, rule.rows, available, PAIRS)
 
         def timed(request: Tensors, call: Callable[[Tensors], object]) -> float:
             begin = self.now()
@@ -167,12 +130,6 @@ class LatencyGate(Gate):
                 pairs.append((first, timed(other[at], ask)))
         taken = np.array(pairs)
         return taken[:, 0], taken[:, 1]
-
-
-def _requests(tensors: Tensors, rows: int, available: int, count: int) -> list[Tensors]:
-    """Requests of other rows each, as far as there are rows."""
-    takes = [(np.arange(rows) + at * rows) % available for at in range(min(count, 64))]
-    return [{name: value[take] for name, value in tensors.items()} for take in takes]
 
 
 def _curve(waited: Milliseconds) -> Table:

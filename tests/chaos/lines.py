@@ -51,6 +51,7 @@ def ready(world: World, name: str, run_id: str, weight: float, champion: int | N
         ("export_xgboost", one.onnx_ref),
         ("evaluate", one.evaluation),
         ("register", model),
+        ("tune", one.tune(model)),
         ("package", packed),
         ("rollout", rolled),
         ("gate", gates),

@@ -150,7 +150,7 @@ def test_every_pod_is_restricted(policy: PodPolicy, spec: PipelineSpec) -> None:
 def test_a_token_is_mounted_for_the_promoter_alone(policy: PodPolicy, spec: PipelineSpec) -> None:
     for step in STEPS:
         body = pod(policy, spec, step.name, "xgboost" if step.per_candidate else None)["spec"]
-        promotes = step.name in ("register", "package", "rollout", "gate", "promote")
+        promotes = step.name in ("register", "tune", "package", "rollout", "gate", "promote")
         assert body["automountServiceAccountToken"] is promotes
         assert body["serviceAccountName"] == ("slipway-promoter" if promotes else "slipway-steps")
 

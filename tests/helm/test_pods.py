@@ -159,7 +159,7 @@ def test_the_signing_key_is_the_promoters_steps_alone(case: str) -> None:
         assert ("signing.pem" in json.dumps(pod["spec"]["volumes"])) is (
             role == "promoter" and name.startswith("Pod/") and case != "sigstore"
         ), name
-    steps = ("register", "package", "rollout", "gate", "promote")
+    steps = ("register", "tune", "package", "rollout", "gate", "promote")
     ours = {f"Pod/breast-cancer-{step}/step": {"signing.pem", "verify.pem"} for step in steps}
     ours["CronJob/slipway-reconcile/reconcile"] = {"verify.pem"}
     versions = ("Deployment/slipway-model-fraud-eu-v7", "Deployment/slipway-model-fraud-eu-v7-canary")

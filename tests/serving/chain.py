@@ -25,6 +25,7 @@ from pipeline.refs import (
     PackageRef,
     PromotionRef,
     RolloutRef,
+    ServingPlan,
     Validation,
 )
 from pipeline.run import Run
@@ -38,6 +39,7 @@ from serving.package import package
 from serving.promote import promote
 from serving.register import register
 from serving.rollout import rollout
+from serving.tune import tune
 
 SCHEMA = RowSchema(
     columns=(Column(name="a", kind="number"), Column(name="b", kind="number"), Column(name="c", kind="category")),
@@ -128,8 +130,11 @@ class Chain:
     def register(self) -> ModelVersionRef:
         return register(self.spec, self.evaluation, (self.model_ref,), (self.onnx_ref,), self.run)
 
-    def package(self, model: ModelVersionRef) -> PackageRef:
-        return package(self.spec, self.dataset, model, self.run)
+    def package(self, model: ModelVersionRef, plan: ServingPlan | None = None) -> PackageRef:
+        return package(self.spec, self.dataset, model, plan or self.tune(model), self.run)
+
+    def tune(self, model: ModelVersionRef) -> ServingPlan:
+        return tune(self.spec, self.dataset, model, self.run)
 
     def rollout(self, model: ModelVersionRef, packed: PackageRef) -> RolloutRef:
         return rollout(self.spec, model, packed, self.run)

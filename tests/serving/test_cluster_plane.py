@@ -23,10 +23,11 @@ from worlds import WORLDS, World, owner
 from pipeline.errors import Invalid, Rejected, Unavailable
 from pipeline.spec import BlueGreen, Canary
 from serving import cluster_plane, manifests
-from serving.cluster import Manifest
+from serving.cluster import Manifest, whole_cores
 from serving.cluster_plane import ClusterPlane
 from serving.manifests import TRAFFIC, VERSION, Version, model_name, version_name
 from serving.observe import Load
+from serving.policy import ServingPolicy
 
 BLUE_GREEN = BlueGreen(kind="blue_green")
 GOLDENS = Path(__file__).parent / "goldens"
@@ -539,3 +540,20 @@ def test_no_model_takes_the_name_of_something_else(world: World, tmp_path: Path)
     taken += [f"{version_name(policy, model, 1)}-canary" for model in models]
     assert len(set(taken)) == len(taken)
     assert all(re.fullmatch(r"slipway-model-[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) for name in taken)
+
+
+@pytest.mark.parametrize(
+    ("resources", "cores"),
+    [
+        ({}, 1),
+        ({"requests": {"cpu": "1500m"}}, 1),
+        ({"requests": {"cpu": "1"}, "limits": {"cpu": 4}}, 4),
+        ({"limits": {"cpu": "250m"}}, 1),
+    ],
+)
+def test_cores_are_those_of_the_policys_pod(resources: dict, cores: int, tmp_path: Path) -> None:
+    template = {"spec": {"containers": [{"name": "side"}, {"name": "triton", "resources": resources}]}}
+    policy = ServingPolicy.model_validate(
+        {"namespace": "n", "release": "r", "owner": {"name": "o"}, "fetch": {"image": "i"}, "template": template}
+    )
+    assert whole_cores(policy.cpu) == cores

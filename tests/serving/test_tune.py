@@ -1,0 +1,103 @@
+"""Step tune on the real MLflow and the real Triton."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from chain import Chain, chain
+
+from pipeline.errors import Invalid
+from pipeline.refs import ServingOptions
+from pipeline.settings import Settings
+from pipeline.spec import Serving
+from pipeline.supervisor import Supervisor
+from serving.tune import TABLE, tune
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def make(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Chain]:
+    name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[-50:].lower().strip("_")
+
+    def _make(tune: dict[str, object] | None, **serving: object) -> Chain:
+        one = chain(stack_settings, tmp_path, name, "r1", 1.0)
+        rule = Serving.model_validate({"tune": tune, **serving})
+        one.spec = one.spec.model_copy(update={"serving": rule})
+        return one
+
+    return _make
+
+
+def packages(one: Chain, version: int) -> list[str]:
+    return [name for name in one.run.store.list(f"packages/{one.spec.name}") if name.startswith(f"{version}-")]
+
+
+def test_without_a_search_the_spec_decides_and_no_server_starts(make: Callable[..., Chain]) -> None:
+    one = make(None, threads=2, instances=3, max_queue_delay_us=50)
+    model = one.register()
+    found = one.tune(model)
+    assert found.options == ServingOptions(threads=2, instances=3, max_queue_delay_us=50)
+    assert found.trials == ()
+    with one.run.store.local(one.package(model).key) as folder:
+        text = (folder / "config.pbtxt").read_text()
+    assert "count: 3" in text
+    assert 'key: "intra_op_thread_count" value { string_value: "2" }' in text
+
+
+@pytest.mark.parametrize("objective", ["latency", "throughput"])
+def test_options_are_measured_on_servers_of_their_own_and_kept_in_mlflow(
+    make: Callable[..., Chain], objective: str
+) -> None:
+    one = make({"objective": objective, "trials": 3, "duration_s": 0.3, "clients": 4})
+    model = one.register()
+    before = set(Supervisor(one.run.settings).states())
+    found = one.tune(model)
+    assert 2 <= len(found.trials) <= 5
+    for trial in found.trials:
+        assert not trial.problem
+        assert 0 < trial.p50_ms <= trial.p95_ms <= trial.p99_ms
+        assert trial.value == (trial.rows_per_s if objective == "throughput" else trial.p95_ms)
+        assert trial.seconds > 0.3
+    assert set(Supervisor(one.run.settings).states()) == before  # no challenger is left
+    assert packages(one, model.version) == []  # nor a package that nobody chose
+    one.tune(model)  # killed after it had published, and run again
+    client, run_id = one.run.registry._client, one.run.registry.find_pipeline_run(one.run)
+    experiment = client.get_run(run_id).info.experiment_id
+    (search,) = client.search_runs([experiment], "tags.`slipway.kind` = 'serving'")
+    trials = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{search.info.run_id}'")
+    assert 2 <= len(trials) <= 5
+    assert all(set(trial.data.params) == {"threads", "instances", "max_queue_delay_us"} for trial in trials)
+    assert search.data.params["threads"] in ("1", "2")
+    assert TABLE in [item.path for item in client.list_artifacts(run_id, "serving")]
+    packed = one.package(model, found)
+    assert len(packages(one, model.version)) == 1
+    with one.run.store.local(packed.key) as folder:
+        text = (folder / "config.pbtxt").read_text()
+    assert f"count: {found.options.instances} " in text
+    assert f"max_queue_delay_microseconds: {found.options.max_queue_delay_us} " in text
+
+
+def test_a_version_that_cannot_be_served_is_refused_and_leaves_nothing(
+    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make({"trials": 2, "duration_s": 0.2})
+    model = one.register()
+    with pytest.raises(Invalid):
+        tune(one.spec, one.dataset, model.model_copy(update={"onnx_digest": "0" * 64}), one.run)
+    assert packages(one, model.version) == []
+
+
+def test_a_package_that_is_made_is_not_forgotten(make: Callable[..., Chain]) -> None:
+    """A tune step whose reference was lost, in a run that went on."""
+    one = make({"trials": 2, "duration_s": 0.2})
+    model = one.register()
+    packed = one.package(model)
+    one.run.finish("package", packed, 0.1)
+    one.tune(model)
+    assert packed.key.rsplit("/", 1)[-1] in packages(one, model.version)
