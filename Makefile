@@ -45,7 +45,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-.triton/.ready: $(wildcard serving/server_files/*) serving/install.py $(VENV)/.ready
+.triton/.ready: $(wildcard serving/server_files/* serving/native/*) serving/install.py $(VENV)/.ready
 	$(BIN)/python -m serving.install
 	touch $@
 

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import platform
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 from pipeline.digest import digest_file, digest_json
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.settings import Settings, read_settings
-from serving.server import libpython
 
 FILES = Path(__file__).parent / "server_files"
+NATIVE = Path(__file__).parent / "native"
+ONNX_RUNTIME = "libonnxruntime.so.1"  # the name that the backend looks for beside itself
 MIN_GLIBC = (2, 35)
 READY = ".ready"  # holds the digest of what was installed; `make` goes by its time
 log = logging.getLogger("slipway")
 
 
 def install(settings: Settings) -> None:
-    """Install server, backends and the backend's environment into `settings.triton_dir`, whole or not at all.
+    """Install the server into `settings.triton_dir` and build its backend, whole or not at all.
 
     Raises:
         Invalid: this machine cannot run it, or the folder may not be written. A retry does not help.
         Unavailable: a download failed, or the disk is full. A retry helps.
     """
     _require_platform()
-    _require_libpython()
     target, wanted = settings.triton_dir, _wanted()
     ready = target / READY
     if ready.is_file() and ready.read_text(encoding="utf-8") == wanted:
@@ -39,15 +37,13 @@ def install(settings: Settings) -> None:
         return
     fresh = target.with_name(f"{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    python = fresh / "env" / "bin" / "python"
     try:
         fresh.mkdir(parents=True)
         log.info("installing tritonserver into %s", target)
-        _pip(sys.executable, "--no-deps", "--target", str(fresh / "server"), "-r", str(FILES / "server.txt"))
-        log.info("installing the environment of its backend")
-        venv.create(fresh / "env", symlinks=True)
-        _pip(str(python), "-r", str(FILES / "backend.txt"))
-        _backends(fresh)
+        _pip("--target", str(fresh / "server"), "-r", str(FILES / "server.txt"))
+        (fresh / "server" / "pytriton" / "tritonserver" / "bin" / "tritonserver").chmod(0o755)
+        _build(fresh / "build", fresh / "backends" / "onnxruntime")
+        shutil.rmtree(fresh / "build")
         (fresh / READY).write_text(wanted, encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
@@ -59,27 +55,36 @@ def install(settings: Settings) -> None:
 
 
 def _wanted() -> str:
-    """What an installation follows from: these files, and this Python."""
-    files = sorted(path for path in FILES.iterdir() if path.is_file())
-    return digest_json([sys.version, sys.base_prefix, *(digest_file(path) for path in (*files, Path(__file__)))])
+    """What an installation follows from: these files."""
+    files = [path for folder in (FILES, NATIVE) for path in sorted(folder.iterdir()) if path.is_file()]
+    return digest_json([digest_file(path) for path in (*files, Path(__file__))])
 
 
-def _backends(root: Path) -> None:
-    """Files are copied, not linked: Triton refuses what escapes the backend's folder."""
-    bundled = root / "server" / "pytriton" / "tritonserver"
-    python = root / "backends" / "python"
-    shutil.copytree(bundled / "backends" / "python", python)
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = bundled / "python_backend_stubs" / version / "triton_python_backend_stub"
-    if not stub.is_file():
-        raise Invalid(f"this tritonserver has no stub for Python {version}", str(stub), "use Python 3.11")
-    shutil.copy2(stub, python / stub.name)
-    onnx = root / "backends" / "onnxruntime"
-    onnx.mkdir()
-    shutil.copyfile(FILES / "onnxruntime_backend.py", onnx / "model.py")
-    server = bundled / "bin" / "tritonserver"
-    for executable in (server, python / stub.name):
-        executable.chmod(0o755)
+def _build(wheels: Path, backend: Path) -> None:
+    """The backend, and beside it the library that it runs on."""
+    backend.mkdir(parents=True)
+    _pip("--target", str(wheels), "-r", str(FILES / "backend.txt"))
+    (library,) = (wheels / "onnxruntime" / "capi").glob("libonnxruntime.so.*")
+    shutil.copyfile(library, backend / ONNX_RUNTIME)
+    command = [
+        *_compiler(wheels),
+        *("-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-s", "-Wl,-rpath,$ORIGIN"),
+        *("-o", str(backend / "libtriton_onnxruntime.so")),
+        *sorted(path.name for path in NATIVE.glob("*.cc")),
+    ]
+    log.info("building its backend")
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=NATIVE)
+    if done.returncode:
+        raise Invalid(f"the backend cannot be built: {done.stderr.strip()[:500]}", str(NATIVE), "correct its sources")
+
+
+def _compiler(wheels: Path) -> list[str]:
+    """The machine's own, or one from a wheel, which takes minutes: it builds its C++ library first."""
+    if found := shutil.which("c++"):
+        return [found]
+    log.info("there is no C++ compiler here (`apt-get install g++`): one is downloaded")
+    _pip("--target", str(wheels), "-r", str(FILES / "compiler.txt"))
+    return [str(wheels / "ziglang" / "zig"), "c++", "-target", f"x86_64-linux-gnu.{'.'.join(map(str, MIN_GLIBC))}"]
 
 
 def _require_platform() -> None:
@@ -94,28 +99,12 @@ def _require_platform() -> None:
         )
 
 
-def _require_libpython() -> None:
-    """The stub links libpython; Debian ships it in a package of its own, which root may be given here."""
-    try:
-        libpython()
-        return
-    except Invalid as missing:
-        if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            raise
-        package = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
-        log.info("installing %s with apt-get", package)
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", package]):
-            if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
-                raise missing from None
-        libpython()
-
-
-def _pip(python: str, *arguments: str) -> None:
-    """Install into the environment of `python`; by uv where it is there, which is ten times faster."""
+def _pip(*arguments: str) -> None:
+    """Wheels without what they depend on; by uv where it is there, which is ten times faster."""
     uv = _uv()
-    tool = [str(uv), "pip"] if uv.is_file() else [sys.executable, "-m", "pip", "--python", python]
-    chosen = ["--python", python] if uv.is_file() else []
-    command = [*tool, "install", "--quiet", *chosen, *arguments]
+    tool = [str(uv), "pip"] if uv.is_file() else [sys.executable, "-m", "pip"]
+    chosen = ["--python", sys.executable] if uv.is_file() else []
+    command = [*tool, "install", "--quiet", *chosen, "--no-deps", *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip()[-500:]

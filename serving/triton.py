@@ -35,15 +35,11 @@ _CHANNEL = [
 ]
 
 
-class ProcessEnded(Unavailable):
-    """The server answers, but the model's own process does not: dead, or stopped. It stays so until it is healed."""
-
-
 class TritonClient:
     """A connection to one server; safe to share among threads.
 
     Raises:
-        Unavailable: the server, or the model's process, does not answer. A retry helps.
+        Unavailable: the server, or the model, does not answer. A retry helps.
         Invalid: the server refuses the call (an unknown model, a wrong shape). A retry does not help.
     """
 
@@ -75,7 +71,7 @@ class TritonClient:
             return False
 
     def model_ready(self, name: str, version: str = "") -> bool:
-        """Whether the server says that the model is loaded. It says so of a dead process too: ask it a row."""
+        """Whether the server says that the model is loaded. It says so of one that is stuck too: ask it a row."""
         try:
             return bool(self._client.is_model_ready(name, version, client_timeout=self.timeout_s))
         except InferenceServerException:
@@ -168,17 +164,12 @@ def _input(name: str, value: npt.NDArray[np.generic]) -> Any:
 
 
 def _failure(what: str, address: str, error: InferenceServerException) -> SlipwayError:
-    """Triton's refusal or failure in the house's terms; a dead process shows in an inference alone."""
+    """Triton's refusal or failure in the house's terms."""
     message, status = _said(error), error.status()
     if status in _REFUSED:
         if "unknown model" in message:
             return Invalid(f"{what}: it is not loaded: {message}", address, "load it, or promote a version of it")
         return Invalid(f"{what}: Triton refuses: {message}", address, "correct the request")
-    if "is not healthy" in message:
-        remedy = (
-            "unload and load the model, or restart its server (`slipway down`, `slipway up`; in a cluster, its pod)"
-        )
-        return ProcessEnded(f"{what}: the model's process has ended: {message}", address, remedy)
     if "not at ready state" in message:
         remedy = "wait until it is loaded; load it when it was unloaded"
         return Unavailable(f"{what}: it is not ready: {message}", address, remedy)
@@ -193,10 +184,8 @@ def _said(error: InferenceServerException) -> str:
 
 
 def _sentence(text: str) -> str:
-    """What the server said, on one line, without its request id, its advice and a backend's traceback."""
-    text = text.removeprefix("[request id: <id_unknown>] ")
-    for end in ("\n\nAt:", " NOTE: "):
-        text = text.split(end, maxsplit=1)[0]
+    """What the server said, on one line, without its request id and its advice."""
+    text = text.removeprefix("[request id: <id_unknown>] ").split(" NOTE: ", maxsplit=1)[0]
     return " ".join(text.split())[:400]
 
 

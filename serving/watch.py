@@ -1,14 +1,13 @@
 """`triton-watch`, a program of the stack: asks each served model for a row every second, and heals what is dead.
 
-A server whose model process is dead or stopped still calls the model ready, so it is asked, not believed. The least
-that helps is done: the model is loaded anew beside its dead process, which other models do not notice; where that
-fails, or the server itself is silent, the server is killed and the supervisor starts it. Being busy is no illness.
+A server calls a model ready that answers nobody, so it is asked, not believed. The least that helps is done: the model
+is loaded anew beside the one that is stuck, which other models do not notice; where that fails, or the server itself is
+silent, the server is killed and the supervisor starts it. Being busy is no illness.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import time
 from contextlib import ExitStack, suppress
@@ -21,10 +20,9 @@ from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.program import Program
 from pipeline.settings import Settings, read_settings
 from pipeline.supervisor import Supervisor
-from serving.places import repository
 from serving.probe import missing_row, served_schema
-from serving.server import SERVING, environment, sweep_memory
-from serving.triton import ProcessEnded, TritonClient
+from serving.server import SERVING, environment
+from serving.triton import TritonClient
 
 if TYPE_CHECKING:
     from pipeline.tensors import Tensors
@@ -32,17 +30,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("slipway")
 EVERY_S = 1.0
-ASK_S = 3.0  # Triton itself takes a second to find that a process is dead
-DEAD_ANSWERS = 2  # in a row: a machine that is short of time for a moment has killed nobody
+ASK_S = 3.0
 SILENT_S = 15.0  # no answer, no progress, no work
 STUCK_S = 120.0  # no answer and no progress, however hard it works
 START_S = 180.0  # a server that has not answered yet
-LOADING_S = 10.0  # a version that is being loaded by no process
 LEAVE_S = 20.0  # a model that is being switched is left alone for as long
-BUSY = 0.1  # share of a core: an idle process uses a thousandth
+BUSY = 0.1  # share of a core: an idle server uses a hundredth
 FIRST_WAIT_S, LONGEST_WAIT_S, CALM_S = 5.0, 600.0, 600.0
 FEW = 2  # reloads that fail before the server is started anew
-MANY = 10  # reloads in one life of a server: each dead process leaves threads and memory behind in it
+MANY = 10  # reloads in one life of a server: each stuck model leaves threads and memory behind in it
 HEALED = "healed_at"  # the parameter that makes Triton load a model which it takes for loaded
 
 
@@ -83,7 +79,6 @@ class Model:
     """What is known of a served model; times are of the watcher's clock."""
 
     row: tuple[Tensors, str] | None = None  # what it is asked, and the output that is wanted
-    dead: int = 0  # answers in a row that its process has ended
     sick_since: float | None = None
     looked_at: float = 0.0
     done: int = -1  # batches
@@ -102,7 +97,6 @@ class Watcher:
         self.client = client
         self.supervisor = Supervisor(settings)
         self.models: dict[str, Model] = {}
-        self.loading: dict[tuple[str, str], float] = {}  # since when no process is seen
         self.patience = Patience()
         self.silent_since: float | None = 0.0  # nothing is known yet
         self.silent_pid = self.answered_pid = self.reloads = 0
@@ -115,10 +109,7 @@ class Watcher:
         if self.silent_since is not None:
             self.silent_since, self.answered_pid, self.reloads = None, self.supervisor.pid(SERVING), 0
             log.info("%s answers, process %d", SERVING, self.answered_pid)
-            sweep_memory()
-        index = self.client.index()
-        self._look_at_loading({(item["name"], item["version"]) for item in index if item.get("state") == "LOADING"})
-        for name in sorted({item["name"] for item in index if item.get("state") == "READY"}):
+        for name in sorted({item["name"] for item in self.client.index() if item.get("state") == "READY"}):
             self._look_at(name, self.models.setdefault(name, Model()))
 
     def _look_at_silence(self) -> None:
@@ -130,14 +121,6 @@ class Watcher:
         if now - self.silent_since >= bound:
             self._restart(f"{SERVING} has not answered for {bound:.0f} s")
 
-    def _look_at_loading(self, versions: set[tuple[str, str]]) -> None:
-        """A version whose process died while it was loaded is loading for ever, and so is all that waits for it."""
-        now = time.monotonic()
-        self.loading = {one: now if self._stubs(*one) else self.loading.get(one, now) for one in versions}
-        for (name, version), since in self.loading.items():
-            if now - since >= LOADING_S:
-                self._restart(f"version {version} of {name} is being loaded, and its process is dead")
-
     def _look_at(self, name: str, model: Model) -> None:
         problem = ""
         try:
@@ -145,12 +128,7 @@ class Watcher:
                 schema = served_schema(self.client, name)
                 model.row = missing_row(schema), schema.output
             self.client.infer(name, model.row[0], model.row[1])
-        except ProcessEnded as error:
-            model.dead += 1
-            if model.dead >= DEAD_ANSWERS:
-                problem = error.problems[0].what
         except Unavailable:
-            model.dead = 0
             problem = self._stuck(name, model)
         except Invalid:  # unloaded, being switched to other columns, or not packaged by Slipway
             model.row = None
@@ -168,9 +146,8 @@ class Watcher:
         now, done, cpu_s = time.monotonic(), model.done, 0.0
         with suppress(SlipwayError):
             done = self.client.executions(name)
-        for stub in self._stubs(name):
-            with suppress(psutil.Error):
-                cpu_s += sum(stub.cpu_times()[:2])
+        with suppress(psutil.Error):
+            cpu_s = sum(psutil.Process(self.supervisor.pid(SERVING)).cpu_times()[:2])
         if done != model.done or not model.looked_at:
             model.done, model.progress_at, model.busy_at = done, now, now
         elif cpu_s - model.cpu_s >= BUSY * (now - model.looked_at):
@@ -194,22 +171,17 @@ class Watcher:
                 held.enter_context(Live(self.settings, name).alone(0.0))
             except Unavailable:
                 if now - model.sick_since >= LEAVE_S:
-                    self._restart(f"{name} is dead, and has been in another hand for {LEAVE_S:.0f} s")
+                    self._restart(f"{name} is stuck, and has been in another hand for {LEAVE_S:.0f} s")
                 return
             if model.patience.allows(now):
                 model.patience.tried(now)
-                self._reload(Live(self.settings, name), model, problem)
+                self._reload(Live(self.settings, name), model)
 
-    def _reload(self, live: Live, model: Model, problem: str) -> None:
-        """Load a model beside its dead process. Its files are verified first: they may have changed on the disk."""
+    def _reload(self, live: Live, model: Model) -> None:
+        """Load a model beside the one that is stuck. Its files are verified first: the disk may have changed."""
         if model.failed >= FEW or self.reloads >= MANY:
             self._restart(f"{live.name} was loaded anew {model.failed or self.reloads} times")
             return
-        named = re.search(r"Stub process '([^']+)'", problem)
-        for stub in self._stubs(live.name):
-            with suppress(psutil.Error):
-                if named is None or named[1] in stub.cmdline():
-                    stub.kill()  # a stopped one would never end
         self.reloads += 1
         try:
             config = live.as_kept()
@@ -219,7 +191,7 @@ class Watcher:
         except SlipwayError as error:
             model.failed += isinstance(error, Unavailable)  # what cannot be loaded now, a new server cannot load either
             log.error("%s cannot be loaded anew: %s", live.name, error)
-        model.dead, model.looked_at = 0, 0.0
+        model.looked_at = 0.0
 
     def _restart(self, reason: str) -> None:
         now = time.monotonic()
@@ -230,20 +202,7 @@ class Watcher:
         self.supervisor.restart(SERVING)
         self.silent_since = now
         for model in self.models.values():
-            model.failed = model.dead = 0
-
-    def _stubs(self, name: str, version: str = "") -> list[psutil.Process]:
-        """The processes of a model (version), one for each of its instances; dead ones are none."""
-        folder, found = f"{repository(self.settings) / name / version}/", []
-        try:
-            children = psutil.Process(self.supervisor.pid(SERVING)).children(recursive=True)
-        except psutil.Error:
-            return []
-        for child in children:
-            with suppress(psutil.Error):
-                if child.status() != psutil.STATUS_ZOMBIE and any(word.startswith(folder) for word in child.cmdline()):
-                    found.append(child)
-        return found
+            model.failed = 0
 
 
 def main() -> None:

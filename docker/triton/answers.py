@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -IS
 """Whether the tritonserver of this container really answers: `answers [PORT]` asks each loaded model for one row.
 
-A server whose model process is dead or stopped goes on calling itself and the model ready, so it is asked, not
-believed. Being busy is no illness, and what is being loaded is not asked. Exits 1 with a sentence when a model is dead.
+A server that is stuck, or has a model that is, goes on calling both ready, so it is asked, not believed. Being busy is
+no illness, and what is being loaded is not asked. Exits 1 with a sentence when a model is dead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, Never
 
 HOST = "127.0.0.1"
-ANSWER_S = 3.0  # for all models; Triton itself takes a second to find that a process is dead
+ANSWER_S = 3.0  # for all models
 PROGRESS_S = 1.0  # to say how much it has done
 OK, ERROR, UNAVAILABLE = 200, 500, 503  # of HTTP; the last is of a queue that is full
 EMPTY = {"BYTES": "", "BOOL": False, "FP32": 0.0, "FP64": 0.0}  # and 0 for all others

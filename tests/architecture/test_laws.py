@@ -72,10 +72,7 @@ def test_an_outside_system_has_its_importers_and_no_others(system: str) -> None:
         imported |= {
             node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level
         }
-        if (
-            any(module == system or module.startswith(f"{system}.") for module in imported)
-            and "server_files" not in name
-        ):
+        if any(module == system or module.startswith(f"{system}.") for module in imported):
             assert any(name == allowed or name.startswith(f"{allowed}/") for allowed in ONE_IMPORTER[system]), name
 
 

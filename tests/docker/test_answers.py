@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +24,7 @@ from tests.serving.packed import serve
 
 PROGRAM = DOCKER / "triton" / "answers.py"
 HOST = "127.0.0.1"
-DEAD = "Stub process 'm_0_0' is not healthy."
+DEAD = "no memory is left"
 READY = {"name": "m", "version": "7", "state": "READY"}
 INPUTS = [
     {"name": "numeric", "datatype": "FP32", "shape": [-1, 3]},
@@ -159,7 +158,7 @@ def test_a_server_that_is_not_there() -> None:
 
 
 @pytest.mark.stack
-def test_the_real_server_whose_model_is_stopped_or_killed(tmp_path: Path) -> None:
+def test_the_real_server_that_is_stopped(tmp_path: Path) -> None:
     names = ("mlflow_port", "airflow_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port")
     ports = dict(zip(names, free_ports(HOST, len(names)), strict=True))
     settings = Settings.model_validate({"home": tmp_path / "home", **ports})
@@ -170,12 +169,6 @@ def test_the_real_server_whose_model_is_stopped_or_killed(tmp_path: Path) -> Non
         serve(settings, tmp_path / "packs", "m", 7)
         assert answers(settings.triton_http_port) == (0, "")
         server = psutil.Process(Supervisor(settings).pid("triton"))
-        (stub,) = [child for child in server.children() if any("/m/7/" in word for word in child.cmdline())]
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            stub.send_signal(number)
-            code, text = answers(settings.triton_http_port)
-            assert code == 1
-            assert text.startswith("m does not answer: ")
         server.suspend()
         code, text = answers(settings.triton_http_port)
         server.resume()

@@ -114,7 +114,7 @@ def test_the_server_is_installed_by_no_more_code_than_that_needs(image: str) -> 
     ]
     needed = reached([ROOT / "serving" / "install.py", ROOT / "serving" / "__init__.py", ROOT / "pipeline/__init__.py"])
     assert {path for path in sources if path.is_file()} == needed
-    assert ROOT / "serving" / "server_files" in sources
+    assert {ROOT / "serving" / "server_files", ROOT / "serving" / "native"} <= set(sources)
 
 
 def test_the_gpu_image_is_nvidias_with_our_user() -> None:

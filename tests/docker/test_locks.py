@@ -111,7 +111,6 @@ def test_airflow_has_what_dags_import() -> None:
 @pytest.mark.parametrize("image", ["steps", "laptop"])
 def test_steps_have_what_they_import(image: str) -> None:
     files = set(application(DOCKER / image / "Dockerfile"))
-    files -= set((ROOT / "serving" / "server_files").iterdir())  # Triton's, in an environment of its own
     assert {ROOT / "training" / "train.py", ROOT / "serving" / "fetch.py", ROOT / "pipeline" / "cli.py"} <= files
     assert missing(files, image) == {}
 

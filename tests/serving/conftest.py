@@ -74,7 +74,7 @@ class RealTriton:
         return self.process.wait(20)
 
     def end(self) -> None:
-        """The server with its stubs, however they are."""
+        """The server, however it is."""
         if self.process is not None:
             for number in (signal.SIGCONT, signal.SIGKILL):
                 with suppress(ProcessLookupError):
@@ -147,7 +147,6 @@ def running(home: Path, env: Mapping[str, str]) -> Iterator[RealTriton]:
         yield triton
     finally:
         triton.end()
-        program(triton.settings).prepare()  # sweeps its shared memory
 
 
 @pytest.fixture

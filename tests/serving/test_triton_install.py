@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -24,41 +25,75 @@ def elsewhere(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def fake_pip(monkeypatch, tmp_path):
-    """uv, as far as this module sees it: puts the files of a wheel where they go. Returns its calls."""
+    """uv and the compiler, as far as this module sees them: put their files where they go. Returns the calls."""
     calls = []
 
     def run(command, **_):
         calls.append(command)
         if "--target" in command:
-            bundled = Path(command[command.index("--target") + 1]) / "pytriton" / "tritonserver"
-            for file in ("backends/python/libtriton_python.so", "bin/tritonserver", _stub()):
-                (bundled / file).parent.mkdir(parents=True, exist_ok=True)
-                (bundled / file).write_bytes(b"")
+            target = Path(command[command.index("--target") + 1])
+            for file in ("pytriton/tritonserver/bin/tritonserver", "onnxruntime/capi/libonnxruntime.so.1.0.0"):
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
+                (target / file).write_bytes(b"")
+        else:
+            Path(command[command.index("-o") + 1]).write_bytes(b"")
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(module.shutil, "which", lambda name: f"/usr/bin/{name}")
     return calls
 
 
-def _stub() -> str:
-    return f"python_backend_stubs/{sys.version_info[0]}.{sys.version_info[1]}/triton_python_backend_stub"
-
-
-def test_an_installation_is_copied_not_linked_and_done_once(elsewhere, fake_pip, caplog):
+def test_an_installation_is_whole_and_done_once(elsewhere, fake_pip, caplog):
     caplog.set_level(logging.INFO, "slipway")
     install(elsewhere)
     root = elsewhere.triton_dir
-    python = root / "backends" / "python"
-    assert {path.name for path in python.iterdir()} == {"libtriton_python.so", "triton_python_backend_stub"}
-    assert os.access(python / "triton_python_backend_stub", os.X_OK)
+    backend = root / "backends" / "onnxruntime"
+    assert {path.name for path in backend.iterdir()} == {"libtriton_onnxruntime.so", "libonnxruntime.so.1"}
     assert not any(path.is_symlink() for path in (root / "backends").rglob("*"))
-    assert "class TritonPythonModel" in (root / "backends" / "onnxruntime" / "model.py").read_text()
-    assert (root / "env" / "bin" / "python3").exists()
-    assert "--no-deps" in fake_pip[0]
-    assert len(fake_pip) == 2
+    assert os.access(root / "server" / "pytriton" / "tritonserver" / "bin" / "tritonserver", os.X_OK)
+    assert {path.name for path in root.iterdir()} == {".ready", "backends", "server"}  # no compiler
+    assert all("--no-deps" in command for command in fake_pip[:2])
+    assert len(fake_pip) == 3
     install(elsewhere)
-    assert len(fake_pip) == 2
+    assert len(fake_pip) == 3
     assert "tritonserver is installed" in caplog.text
+
+
+def test_a_source_that_is_changed_is_built_anew(elsewhere, fake_pip, monkeypatch, tmp_path):
+    install(elsewhere)
+    monkeypatch.setattr(module, "NATIVE", tmp_path / "native")
+    shutil.copytree(Path(module.__file__).parent / "native", tmp_path / "native")
+    install(elsewhere)
+    assert len(fake_pip) == 3
+    with (tmp_path / "native" / "json.h").open("a") as file:
+        file.write("\n")
+    install(elsewhere)
+    assert len(fake_pip) == 6
+
+
+def test_a_machine_without_a_compiler_gets_one_for_the_moment(elsewhere, fake_pip, monkeypatch):
+    monkeypatch.setattr(module.shutil, "which", lambda _: None)
+    install(elsewhere)
+    *_, download, build = fake_pip
+    assert download[-1].endswith("compiler.txt")
+    assert build[0].endswith("build/ziglang/zig")
+    assert {path.name for path in elsewhere.triton_dir.iterdir()} == {".ready", "backends", "server"}
+
+
+def test_sources_that_do_not_compile_leave_the_old_one(elsewhere, fake_pip, monkeypatch):
+    elsewhere.triton_dir.mkdir()
+    (elsewhere.triton_dir / "old").touch()
+    run = module.subprocess.run
+
+    def refused(command, **options):
+        failed = subprocess.CompletedProcess(command, 1, "", "json.h:1: error: expected ';'")
+        return failed if "-shared" in command else run(command, **options)
+
+    monkeypatch.setattr(module.subprocess, "run", refused)
+    with pytest.raises(Invalid, match=r"native: the backend cannot be built: json.h:1: error: expected ';'"):
+        install(elsewhere)
+    assert (elsewhere.triton_dir / "old").exists()
 
 
 def test_an_older_installation_is_replaced(elsewhere, fake_pip):
@@ -93,18 +128,6 @@ def test_a_folder_that_cannot_be_written_is_named(elsewhere, fake_pip):
         install(settings)
 
 
-def test_a_server_without_a_stub_for_this_python_is_refused(elsewhere, fake_pip, monkeypatch):
-    whole = module.shutil.copytree
-
-    def copytree(source, target):
-        (source.parents[1] / _stub()).unlink()  # as a wheel without it
-        return whole(source, target)
-
-    monkeypatch.setattr(module.shutil, "copytree", copytree)
-    with pytest.raises(Invalid, match=r"no stub for Python 3\.11"):
-        install(elsewhere)
-
-
 @pytest.mark.parametrize("libc", [("glibc", "2.31"), ("", ""), ("musl", "1.2")])
 def test_an_old_or_foreign_libc_is_refused(elsewhere, monkeypatch, libc, caplog):
     monkeypatch.setattr(module.platform, "libc_ver", lambda: libc)
@@ -115,35 +138,6 @@ def test_an_old_or_foreign_libc_is_refused(elsewhere, monkeypatch, libc, caplog)
     assert "glibc 2.35" in caplog.text
 
 
-def _no_libpython():
-    raise Invalid("libpython3.11.so.1.0 is not here", "/nowhere", "`apt-get install libpython3.11`")
-
-
-def test_a_missing_libpython_is_a_sentence_for_a_user(elsewhere, monkeypatch):
-    monkeypatch.setattr(module, "libpython", _no_libpython)
-    monkeypatch.setattr(module.os, "geteuid", lambda: 1000)
-    with pytest.raises(Invalid, match=r"libpython3\.11\.so\.1\.0 is not here"):
-        install(elsewhere)
-
-
-@pytest.mark.parametrize("works", [True, False])
-def test_a_missing_libpython_is_installed_for_root(elsewhere, monkeypatch, fake_pip, works):
-    def libpython():
-        return Path("/usr/lib/libpython3.11.so.1.0") if fake_pip else _no_libpython()
-
-    monkeypatch.setattr(module, "libpython", libpython)
-    monkeypatch.setattr(module.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(module.shutil, "which", lambda _: "/usr/bin/apt-get")
-    if works:
-        install(elsewhere)
-        assert [command[:2] for command in fake_pip[:2]] == [["apt-get", "update"], ["apt-get", "install"]]
-    else:
-        failed = subprocess.CompletedProcess([], 100, "", "")
-        monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: failed)
-        with pytest.raises(Invalid, match="libpython"):
-            install(elsewhere)
-
-
 def test_main_ends_with_zero_when_it_is_there(monkeypatch, elsewhere, fake_pip):
     monkeypatch.setattr(module, "read_settings", lambda: elsewhere)
     assert module.main() == 0
@@ -152,4 +146,3 @@ def test_main_ends_with_zero_when_it_is_there(monkeypatch, elsewhere, fake_pip):
 def test_parity_is_proved_on_the_onnx_runtime_that_serves():
     pinned = dict(line.split("==") for line in (module.FILES / "backend.txt").read_text().splitlines() if "==" in line)
     assert pinned["onnxruntime"] == version("onnxruntime")
-    assert pinned["numpy"].startswith("1.")

@@ -60,12 +60,9 @@ spec:
       {{- end }}
       volumeMounts:
         - {name: tmp, mountPath: /tmp}
-        - {name: shm, mountPath: /dev/shm}
         {{- with $triton.extraVolumeMounts }}{{ toYaml . | nindent 8 }}{{ end }}
   volumes:
     - {name: tmp, emptyDir: {}}
-    - name: shm
-      emptyDir: {medium: Memory, sizeLimit: {{ $triton.sharedMemory }}}
     {{- with include "slipway.keysVolume" (dict "root" . "keys" (list "verify.pem")) }}{{ trim . | nindent 4 }}{{ end }}
     {{- with include "slipway.storeVolume" . }}{{ trim . | nindent 4 }}{{ end }}
     {{- with $triton.extraVolumes }}{{ toYaml . | nindent 4 }}{{ end }}
