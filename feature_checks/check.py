@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+from feature_checks.judge import run_suite
+from feature_checks.outcome import Outcome
 from feature_checks.page import render
-from feature_checks.suite import Outcome, run_suite, validate_suite
-from pipeline.dataset import read_rows
+from feature_checks.parquet import columns_of
+from feature_checks.suite import validate_suite
 from pipeline.refs import CheckReport, DatasetRef
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec
@@ -18,16 +20,17 @@ def check(spec: PipelineSpec, dataset: DatasetRef, run: Run) -> CheckReport:
 
     Raises:
         Invalid: the suite cannot be read, or names columns that are gone. A retry does not help.
-        Unavailable: store or MLflow do not answer. A retry helps.
+        Unavailable: store, disk or MLflow do not answer. A retry helps.
     """
     run_id = run.registry.pipeline_run(run, spec)
     if spec.checks.suite is None:
         run.log.info("no suite: the schema is all that was checked")
         run.registry.set_tags(run_id, {"slipway.checks": "schema only"})
         return CheckReport(passed=True, suite=None, suite_digest=None, evaluated=0)
-    frame = read_rows(run, dataset)
-    suite = validate_suite(run.settings.suites_dir, spec.checks.suite, tuple(str(name) for name in frame.columns))
-    outcomes, result = run_suite(suite, frame)
+    with run.store.whole(dataset.key) as path:
+        columns = tuple(column.name for column in columns_of(path))
+        suite = validate_suite(run.settings.suites_dir, spec.checks.suite, columns, run.store)
+        outcomes, result = run_suite(suite, path, run.settings.threads)
     failures = tuple(outcome.failure for outcome in outcomes if not outcome.passed)
     passed = all(failure.severity != "critical" for failure in failures)
     for failure in failures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader
 
-from feature_checks.suite import Outcome
+from feature_checks.outcome import Outcome
 from pipeline.refs import DatasetRef
 
 

@@ -95,7 +95,8 @@ def validate_spec(settings: Settings, path: Path, spec: PipelineSpec, data: bool
         frame, spec.data, spec.task, spec.data.source, spec.gates
     )
     if spec.checks.suite:
-        room("feature_checks.suite:validate_suite")(settings.suites_dir, spec.checks.suite, tuple(typed.columns))
+        notes = room("pipeline.store:Store")(settings.store)
+        room("feature_checks.suite:validate_suite")(settings.suites_dir, spec.checks.suite, tuple(typed.columns), notes)
     summary = f"{len(typed)} rows, {len(schema.columns)} columns"
     return {**found, "rows": summary, "findings": [finding.message for finding in findings]}
 

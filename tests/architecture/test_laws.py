@@ -23,7 +23,8 @@ MAX_LINES = 300
 ONE_IMPORTER = {  # an outside system, and who may open it
     "airflow": {"dags"},
     "mlflow": {"pipeline/registry.py", "pipeline/tracking.py"},
-    "great_expectations": {"feature_checks/suite.py"},
+    "great_expectations": {"feature_checks/gx.py"},
+    "duckdb": {"feature_checks/database.py"},
     "xgboost": {"training/models/boosted.py"},
     "onnxmltools": {"training"},
     "onnx": {"training", "serving/external_data.py"},

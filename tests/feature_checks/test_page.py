@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from feature_checks.outcome import Outcome
 from feature_checks.page import render
-from feature_checks.suite import Outcome
 from pipeline.columns import Column, RowSchema
 from pipeline.refs import DatasetRef
 

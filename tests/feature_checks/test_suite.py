@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_checks.suite import Outcome, expectation_in_words, load_suite, run_suite, validate_suite
+from feature_checks.judge import run_suite
+from feature_checks.outcome import Outcome, expectation_in_words
+from feature_checks.suite import load_suite, validate_suite
 from pipeline.errors import Invalid
 
 ROWS = pd.DataFrame({"a": [1.0, 2.0, 3.0, None], "b": ["x", "y", "z", "z"]})
@@ -27,7 +29,9 @@ def expect(kind: str, severity: str = "critical", **kwargs: Any) -> dict[str, An
 
 
 def judge(folder: Path, *expectations: dict[str, Any]) -> tuple[Outcome, ...]:
-    return run_suite(validate_suite(write(folder, *expectations), "s", tuple(ROWS.columns)), ROWS)[0]
+    ROWS.to_parquet(folder / "rows.parquet")
+    suite = validate_suite(write(folder, *expectations), "s", tuple(ROWS.columns))
+    return run_suite(suite, folder / "rows.parquet")[0]
 
 
 def test_failures_are_told_with_their_numbers(tmp_path: Path) -> None:
