@@ -14,7 +14,8 @@ from jinja2 import Environment, PackageLoader
 from pipeline.columns import RowSchema
 from pipeline.errors import Invalid, Problem
 from pipeline.frozen import Frozen
-from pipeline.infer import guess_task, infer_rows
+from pipeline.infer import infer_rows
+from pipeline.labels import guess_task
 from pipeline.refs import Finding
 from pipeline.settings import Settings
 from pipeline.sources import describe, read_source

@@ -40,8 +40,8 @@ def held_out(frame: pd.DataFrame, split: Split) -> npt.NDArray[np.bool_]:
     """
     state = np.full(len(frame), (split.seed + 1) * _GOLDEN & _MASK, dtype=np.uint64)
     for name in frame.columns:
-        state = _mix(state ^ value_hashes(frame[name])) + np.uint64(_GOLDEN)
-    return np.asarray(_mix(state) / np.float64(2**64) < split.holdout)
+        state = mixed(state ^ value_hashes(frame[name])) + np.uint64(_GOLDEN)
+    return np.asarray(mixed(state) / np.float64(2**64) < split.holdout)
 
 
 def value_hashes(series: pd.Series) -> npt.NDArray[np.uint64]:
@@ -59,7 +59,8 @@ def value_hashes(series: pd.Series) -> npt.NDArray[np.uint64]:
     return np.asarray(pd.util.hash_array(texts, categorize=False)[codes], dtype=np.uint64)
 
 
-def _mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def mixed(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """(rows,) uint64: other numbers for other numbers, in which every bit is as good as random."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ftplib
-import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.csv_rows import read_csv
+from pipeline.batches import batch_rows
+from pipeline.csv_rows import csv_batches
 from pipeline.errors import Invalid, Unavailable
 from pipeline.mask import one_line
 from pipeline.suggest import near
@@ -18,29 +21,43 @@ CONNECT_S, SILENCE_S, TOTAL_S = 10.0, 30.0, 600.0  # of an HTTP server: to conne
 _DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "sqlite", "mssql", "oracle", "duckdb", "snowflake")
 _NOT_ROWS = {b"\x1f\x8b": "gzip", b"PK": "zip or Excel", b"BZ": "bzip2", b"\x28\xb5\x2f\xfd": "Zstandard"}
 _REFUSED = (401, 403)
+_BUFFER = 2**20  # bytes of a column that are read at once
 
 
-def read_file(source: str, base: Path, where: str) -> pd.DataFrame:
-    """The rows of one file; `where` is its address as it may be shown.
+def file_batches(source: str, base: Path, where: str) -> Iterator[pd.DataFrame]:
+    """The rows of one file; `where` is its address as it may be shown. What is far is copied to the disk first.
 
     Raises:
         Invalid: there is no such file, or it is neither CSV nor Parquet. A retry does not help.
         Unavailable: a server or disk does not answer. A retry helps.
     """
-    content = _content(source, base, where)
-    if not content:
-        raise Invalid("the file is empty", where, "name a file with a header and rows")
-    if content[:4] == b"PAR1" or source.lower().split("?")[0].endswith((".parquet", ".pq")):
-        return _parquet(content, where)
-    for magic, kind in _NOT_ROWS.items():
-        if content.startswith(magic) and b"\x00" in content[:4096]:
-            raise Invalid(f"this is a {kind} file", where, "unpack it, or save it as CSV or Parquet")
-    return read_csv(content, where)
-
-
-def _content(source: str, base: Path, where: str) -> bytes:
     if "://" not in source:
-        return _local((base / Path(source).expanduser()).resolve())
+        path = (base / Path(source).expanduser()).resolve()
+        with _local(path):
+            yield from _rows(path, source, where)
+        return
+    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+        path = Path(folder) / "rows"
+        _copy(source, path, where)
+        yield from _rows(path, source, where)
+
+
+def _rows(path: Path, source: str, where: str) -> Iterator[pd.DataFrame]:
+    with path.open("rb") as file:
+        head = file.read(4096)
+        file.seek(0)
+        if not head:
+            raise Invalid("the file is empty", where, "name a file with a header and rows")
+        if head[:4] == b"PAR1" or source.lower().split("?")[0].endswith((".parquet", ".pq")):
+            yield from _parquet(path, where)
+            return
+        for magic, kind in _NOT_ROWS.items():
+            if head.startswith(magic) and b"\x00" in head:
+                raise Invalid(f"this is a {kind} file", where, "unpack it, or save it as CSV or Parquet")
+        yield from csv_batches(file, where)
+
+
+def _copy(source: str, target: Path, where: str) -> None:
     import fsspec  # noqa: PLC0415
     from aiohttp import ClientError, ClientResponseError  # noqa: PLC0415
 
@@ -52,7 +69,7 @@ def _content(source: str, base: Path, where: str) -> bytes:
         raise Invalid(f"no source is read by {scheme}://", where, near(scheme, known))
     try:
         files, path = fsspec.url_to_fs(source, **_options(scheme))
-        return bytes(files.cat_file(path))
+        files.get_file(path, str(target))
     except FileNotFoundError as error:
         if isinstance(error.__cause__, ClientError | TimeoutError):  # how fsspec tells of a server that is silent
             raise _silent(error.__cause__, where) from error
@@ -88,9 +105,11 @@ def _options(scheme: str) -> dict[str, Any]:
     return {"client_kwargs": {"timeout": timeout}, "skip_instance_cache": True}
 
 
-def _local(path: Path) -> bytes:
+@contextmanager
+def _local(path: Path) -> Iterator[None]:
+    """What the disk says of a file that cannot be read, as a sentence."""
     try:
-        return path.read_bytes()
+        yield
     except FileNotFoundError:
         folder = path.parent
         if not folder.is_dir():
@@ -106,21 +125,31 @@ def _local(path: Path) -> bytes:
         raise Unavailable(f"the file cannot be read: {one_line(error)}", str(path), "run again") from error
 
 
-def _parquet(content: bytes, where: str) -> pd.DataFrame:
+def _parquet(path: Path, where: str) -> Iterator[pd.DataFrame]:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
+    whole = {kind: pd.Int64Dtype() for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64())}
+    whole |= {kind: pd.UInt64Dtype() for kind in (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())}
     try:
-        frame = pd.DataFrame(pq.ParquetFile(io.BytesIO(content)).read().to_pandas())
-        named = [name for name in frame.index.names if name is not None]  # pandas' index, once a column
-        frame = (frame.reset_index(level=named) if named else frame).reset_index(drop=True)
+        with pq.ParquetFile(path, buffer_size=_BUFFER) as file:
+            for batch in file.iter_batches(batch_rows(len(file.schema_arrow))):
+                # whole numbers stay whole beside missing ones: a batch that has some reads them as one without
+                yield _dense(pa.Table.from_batches([batch]).to_pandas(types_mapper=whole.get))
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:  # pandas trusts its metadata
         raise Invalid(f"this is not a Parquet file: {one_line(error)}", where, "write it anew") from error
+
+
+def _dense(frame: pd.DataFrame) -> pd.DataFrame:
+    """With pandas' index as what it once was, a column, and categories as what they stand for."""
+    named = [name for name in frame.index.names if name is not None]
+    frame = (frame.reset_index(level=named) if named else frame).reset_index(drop=True)
     if not frame.columns.is_unique:
         return frame  # refused by the caller
-    dense = {
-        name: kind.categories.dtype
-        for name, kind in zip(frame.columns, frame.dtypes, strict=True)
-        if isinstance(kind, pd.CategoricalDtype)
-    }
-    return frame.astype(dense)
+    return frame.astype(
+        {
+            name: kind.categories.dtype
+            for name, kind in zip(frame.columns, frame.dtypes, strict=True)
+            if isinstance(kind, pd.CategoricalDtype)
+        }
+    )

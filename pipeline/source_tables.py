@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pipeline.batches import batch_rows
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.mask import one_line
 from pipeline.spec import Data
@@ -32,8 +34,8 @@ _OURS = (  # what an operational error says when the server answered, and would 
 )  # fmt: skip
 
 
-def read_table(data: Data, base: Path, where: str) -> pd.DataFrame:
-    """The rows of `data.table` or `data.query`; `where` is the address as it may be shown.
+def table_batches(data: Data, base: Path, where: str) -> Iterator[pd.DataFrame]:
+    """The rows of `data.table` or `data.query`, from the server's cursor; `where` is the address as it may be shown.
 
     Raises:
         Invalid: no such driver, database, table or column, a bad query or password. A retry does not help.
@@ -50,7 +52,7 @@ def read_table(data: Data, base: Path, where: str) -> pd.DataFrame:
         raise Invalid(what, where, "install it, or correct data.source") from error
     try:
         with engine.connect() as connection:
-            return _rows(connection, data, where)
+            yield from _rows(connection, data, where)
     except exc.SQLAlchemyError as error:
         raise _failure(error, where, secret) from error
     except UnicodeError as error:
@@ -59,14 +61,15 @@ def read_table(data: Data, base: Path, where: str) -> pd.DataFrame:
         engine.dispose()
 
 
-def _rows(connection: Connection, data: Data, where: str) -> pd.DataFrame:
-    from sqlalchemy import MetaData, Table, exc, inspect, text  # noqa: PLC0415
+def _rows(connection: Connection, data: Data, where: str) -> Iterator[pd.DataFrame]:
+    from sqlalchemy import Executable, MetaData, Table, exc, inspect, text  # noqa: PLC0415
 
+    statement: Executable
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SET statement_timeout = {QUERY_S * 1000}")
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
     if data.query is not None:
-        result = connection.execute(text(data.query.replace(":", r"\:")))  # no `:name` is a parameter here
+        statement = text(data.query.replace(":", r"\:"))  # no `:name` is a parameter here
     else:
         schema, _, name = str(data.table).rpartition(".")
         try:
@@ -76,10 +79,13 @@ def _rows(connection: Connection, data: Data, where: str) -> pd.DataFrame:
             known = [*inspector.get_table_names(schema or None), *inspector.get_view_names(schema or None)]
             remedy = near(name, known) if known else "the schema has no table that this user may see"
             raise Invalid(f"there is no table {data.table!r}", where, remedy) from None
-        result = connection.execute(table.select())
+        statement = table.select()
+    result = connection.execute(statement, execution_options={"stream_results": True})
     if not result.returns_rows:
         raise Invalid("the query returns no rows by its nature", where, "write a SELECT in data.query")
-    return pd.DataFrame.from_records(result.fetchall(), columns=list(result.keys()), coerce_float=True)
+    names = list(result.keys())
+    for rows in result.partitions(batch_rows(len(names))):
+        yield pd.DataFrame.from_records(rows, columns=names, coerce_float=True)
 
 
 def _failure(error: SQLAlchemyError, where: str, secret: str | None) -> SlipwayError:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.errors import Invalid, Problem
 from pipeline.mask import mask
-from pipeline.source_files import read_file
-from pipeline.source_tables import read_table
+from pipeline.source_files import file_batches
+from pipeline.source_tables import table_batches
 from pipeline.spec import Data
 from pipeline.suggest import near
 
@@ -19,26 +20,34 @@ _SKLEARN = "sklearn://"
 
 
 def read_source(data: Data, base: Path) -> pd.DataFrame:
-    """Every row of the source, as it stands; a relative path starts at `base`, the spec's folder.
+    """Every row of the source at once, where it fits in memory; as `read_batches` otherwise."""
+    return pd.concat(read_batches(data, base), ignore_index=True)
 
-    Columns of a CSV are text; their kinds are told by `pipeline.infer`.
+
+def read_batches(data: Data, base: Path) -> Iterator[pd.DataFrame]:
+    """Every row of the source, as it stands, in batches; a relative path starts at `base`, the spec's folder.
+
+    Columns of a CSV are text; their kinds are told by `pipeline.infer`. The source is read once, as the batches are
+    asked for.
 
     Raises:
         Invalid: the source does not exist, or is not what it should be. A retry does not help.
         Unavailable: a server or disk does not answer. A retry helps.
     """
     if data.source.startswith(_SKLEARN):
-        return _bundled(data.source.removeprefix(_SKLEARN))
-    where = describe(data)
-    frame = read_table(data, base, where) if data.is_sql else read_file(data.source, base, where)
-    names = [str(name) for name in frame.columns]
-    if doubles := sorted({name for name in names if names.count(name) > 1}):
-        remedy = "give each column a name of its own"
-        raise Invalid([Problem(f"two columns share the name {name!r}", where, remedy) for name in doubles])
-    frame.columns = pd.Index(names)
-    if frame.empty:
+        yield _bundled(data.source.removeprefix(_SKLEARN))
+        return
+    where, rows = describe(data), 0
+    for frame in table_batches(data, base, where) if data.is_sql else file_batches(data.source, base, where):
+        names = [str(name) for name in frame.columns]
+        if doubles := sorted({name for name in names if names.count(name) > 1}):
+            remedy = "give each column a name of its own"
+            raise Invalid([Problem(f"two columns share the name {name!r}", where, remedy) for name in doubles])
+        frame.columns = pd.Index(names)
+        rows += len(frame)
+        yield frame
+    if not rows:
         raise Invalid("there are no rows", where, "name a source that has some")
-    return frame
 
 
 def describe(data: Data) -> str:

@@ -100,12 +100,16 @@ class Store:
                 self._pipe(key, data, replace)
 
     def put(self, local: Path, key: str) -> None:
-        """Copy a local folder to `key`, at once and whole; an existing one stays."""
+        """Copy a local file or folder to `key`, at once and whole; an existing one stays."""
         with _outside(self.path(key)):
             if self.exists(key):
                 return
             if self.is_local:
                 _put_local(local, Path(self.path(key)))
+                return
+            if local.is_file():
+                with suppress(FileExistsError):  # the first writer's file stays
+                    self._fs.put_file(str(local), self.path(key), mode="create")
                 return
             # an object store has no folders that could be renamed: the last object says that all others are there
             for path in sorted(path for path in local.rglob("*") if path.is_file()):
@@ -189,8 +193,13 @@ def _write_local(data: bytes, target: Path, replace: bool) -> None:
 
 
 def _put_local(source: Path, target: Path) -> None:
-    """Copy beside the target, then rename: a reader sees all of it or nothing."""
+    """Copy beside the target, then give it its name: a reader sees all of it or nothing."""
     with _beside(target) as beside:
+        if source.is_file():
+            shutil.copyfile(source, beside)
+            with suppress(FileExistsError):  # the first writer's file stays
+                os.link(beside, target)
+            return
         shutil.copytree(source, beside)
         try:
             beside.rename(target)

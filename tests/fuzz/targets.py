@@ -16,13 +16,14 @@ from feature_checks.suite import validate_suite
 from pipeline.columns import Column, RowSchema
 from pipeline.csv_rows import read_csv
 from pipeline.errors import SlipwayError
-from pipeline.infer import guess_task, infer_rows
+from pipeline.infer import infer_rows
+from pipeline.labels import guess_task
 from pipeline.policy import read_policy
 from pipeline.record import parse_record
 from pipeline.refs import GateReport
 from pipeline.run import Envelope, Run
 from pipeline.settings import Settings
-from pipeline.source_files import read_file
+from pipeline.source_files import file_batches
 from pipeline.spec import Data
 from pipeline.spec_file import parse_overrides, parse_spec
 from pipeline.tensors import to_tensors
@@ -62,7 +63,7 @@ def parquet(data: bytes) -> None:
     """A Parquet file, read and typed."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "rows.parquet").write_bytes(data)
-        _typed(read_file("rows.parquet", Path(folder), PLACE))
+        _typed(pd.concat(file_batches("rows.parquet", Path(folder), PLACE), ignore_index=True))
 
 
 def suite(data: bytes) -> None:

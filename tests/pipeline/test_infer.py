@@ -11,7 +11,9 @@ import pytest
 
 from pipeline.errors import Invalid
 from pipeline.gate_rules import Direction, Gates, Robustness, Slices
-from pipeline.infer import guess_kind, guess_task, infer_rows
+from pipeline.infer import infer_rows
+from pipeline.kinds import guess_kind
+from pipeline.labels import guess_task
 from pipeline.spec import Binary, Data, Multiclass, Regression, Task
 
 ROWS = 60

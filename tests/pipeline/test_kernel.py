@@ -80,6 +80,10 @@ def test_the_first_writer_stays(url: str, tmp_path: Path) -> None:
     store.put(folder, "kept")
     with store.local("kept") as local:
         assert (local / "x").read_text() == "1"
+    for content in ("1", "2"):
+        (tmp_path / "file").write_text(content)
+        store.put(tmp_path / "file", "rows.parquet")
+    assert store.read("rows.parquet") == b"1"
     assert store.list("a") == ("b.json",)
     assert store.list("none") == ()
     store.delete("a")

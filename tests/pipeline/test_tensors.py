@@ -120,7 +120,7 @@ def test_training_reads_as_serving_does(values: list[object]) -> None:
     """What the snapshot keeps of a column gives the tensor that the raw column gives."""
     raw = pd.Series(values, name="n0", dtype=object)
     for kind in ("number", "category"):
-        kept = typed(raw, kind, "rows")  # type: ignore[arg-type]
+        kept = typed(raw, kind)  # type: ignore[arg-type]
         np.testing.assert_array_equal(np.array(one(kind, kept)), np.array(one(kind, raw)))
 
 
