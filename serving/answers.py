@@ -73,7 +73,7 @@ def _held_out(store: Store, dataset: DatasetRef, spec: PipelineSpec) -> pd.DataF
     with store.local(dataset.key) as path, pq.ParquetFile(path) as file:
         for batch in file.iter_batches(READ):
             frame = batch.to_pandas()
-            mask: npt.NDArray[np.bool_] = held_out(split_part(frame, dataset.row_schema), spec.split)
+            mask: npt.NDArray[np.bool_] = held_out(split_part(frame, dataset.row_schema), spec.split, dataset.rows)
             found.append(frame[mask])
             if sum(map(len, found)) >= ROWS:
                 break

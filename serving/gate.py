@@ -9,7 +9,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from pipeline.dataset import split_rows
+from pipeline.dataset import held_rows
 from pipeline.errors import Invalid
 from pipeline.record import promotion_of
 from pipeline.refs import DatasetRef, GateReport, ModelVersionRef, RolloutRef
@@ -56,7 +56,7 @@ def gate(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, rollou
         require(judgement(spec, model, signed.report, run), run)
         return signed.report
     plane(run.settings).ensure(rollout, model.onnx_digest)
-    _, rows = split_rows(run, dataset, spec.split)
+    rows = held_rows(run, dataset, spec.split)
     schema = dataset.row_schema
     tensors = to_tensors(rows, schema, "snapshot")
     with run.store.whole(model.predictions) as path, np.load(path, allow_pickle=False) as arrays:

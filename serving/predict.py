@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline.columns import CATEGORICAL, RowSchema
 from pipeline.csv_rows import read_csv
-from pipeline.dataset import split_rows
+from pipeline.dataset import split_batches
 from pipeline.errors import Invalid
 from pipeline.refs import DatasetRef
 from pipeline.run import Run
@@ -68,7 +68,7 @@ def predict(settings: Settings, name: str, frame: pd.DataFrame) -> pd.DataFrame:
 def curl_line(settings: Settings, run: Run, dataset: DatasetRef, name: str) -> str:
     """A command that asks the champion about the first held-out row, through Triton's HTTP."""
     spec = load_spec(run.spec_path)
-    _, rows = split_rows(run, dataset, spec.split)
+    rows = next(held for _, held in split_batches(run, dataset, spec.split) if len(held))
     body = request_body(to_tensors(rows.head(1), dataset.row_schema, "snapshot"))
     return f"curl -s http://{plane(settings).address(name).http}/v2/models/{name}/infer -d '{body}'"
 

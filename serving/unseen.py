@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import ValidationError
 
-from pipeline.dataset import split_rows, value_hashes
+from pipeline.dataset import split_batches, value_hashes
 from pipeline.errors import Invalid
 from pipeline.refs import DatasetRef
 from pipeline.run import Run
@@ -21,8 +21,8 @@ def unseen(
 ) -> npt.NDArray[np.bool_] | None:
     """(rows,) bool: held-out rows that are in no way among the champion's training rows; None for all of them.
 
-    It is all when it was split alike on the same columns, for then the hash of a row keeps it out. Else rows are
-    compared by content, over the columns that both snapshots have in the same kind.
+    It is all when it was split alike on the same columns and held out no smaller share, for then the hash of a row
+    keeps it out. Else rows are compared by content, over the columns that both snapshots have in the same kind.
 
     Raises:
         Invalid: the champion's run or snapshot is not in the store any longer. A retry does not help.
@@ -30,19 +30,23 @@ def unseen(
     """
     theirs = Run(champion_run, run.pipeline, run.settings, run.spec_path)
     known, split = theirs.ref(DatasetRef), _spec(theirs).split
-    if split == spec.split and known.row_schema == dataset.row_schema:
+    alike = split.seed == spec.split.seed and known.row_schema == dataset.row_schema
+    if alike and spec.split.share(dataset.rows) <= split.share(known.rows):
         return None
     kinds = {column.name: column.kind for column in known.row_schema.columns}
     common = [column.name for column in dataset.row_schema.columns if kinds.get(column.name) == column.kind]
     common.append(dataset.row_schema.target)
+    hashes = _hashes(held, common)
+    seen = np.zeros(len(held), dtype=bool)
     try:
-        trained, _ = split_rows(theirs, known, split)
+        for trained, _ in split_batches(theirs, known, split):
+            seen |= np.isin(hashes, _hashes(trained, common))
     except FileNotFoundError as error:
         remedy = "put it back, or waive the gate champion once"
         raise Invalid(
             "the champion's rows are not in the store any longer", run.store.path(known.key), remedy
         ) from error
-    return np.asarray(~np.isin(_hashes(held, common), _hashes(trained, common)))
+    return ~seen
 
 
 def _spec(run: Run) -> PipelineSpec:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP, RowSchema
-from pipeline.dataset import split_rows
+from pipeline.dataset import held_rows
 from pipeline.gate_rules import LOWER_IS_BETTER, Metric
 from pipeline.metrics import better, scores
 from pipeline.refs import CandidateScore, DatasetRef, Evaluation, OnnxRef
@@ -30,7 +30,7 @@ def evaluate(spec: PipelineSpec, dataset: DatasetRef, onnx: tuple[OnnxRef, ...],
         Unavailable: store or MLflow do not answer. A retry helps.
     """
     schema = dataset.row_schema
-    _, rows = split_rows(run, dataset, spec.split)
+    rows = held_rows(run, dataset, spec.split)
     target = encode_target(rows, schema)
     answers = {ref.candidate: _answers(run, ref) for ref in onnx if ref.passed}
     scored = [_score(spec.primary, schema, target, ref, answers.get(ref.candidate)) for ref in onnx]

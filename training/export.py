@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 
-from pipeline.dataset import split_rows
+from pipeline.dataset import held_rows
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid
 from pipeline.refs import DatasetRef, LoggedModelRef, OnnxRef, ParityCase
@@ -32,7 +32,7 @@ def export(spec: PipelineSpec, dataset: DatasetRef, model: LoggedModelRef, run: 
         Unavailable: store or MLflow do not answer. A retry helps.
     """
     schema = dataset.row_schema
-    _, rows = split_rows(run, dataset, spec.split)
+    rows = held_rows(run, dataset, spec.split)
     tensors = to_tensors(rows, schema, "snapshot")
     native = load_candidate(run, model)
     try:

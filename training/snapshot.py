@@ -25,7 +25,7 @@ from pipeline.infer import infer
 from pipeline.refs import DatasetRef
 from pipeline.run import Run
 from pipeline.sources import describe, read_batches
-from pipeline.spec import PipelineSpec
+from pipeline.spec import PipelineSpec, Split
 from pipeline.step import main
 
 GROUP_ROWS, GROUP_CELLS = 2**20, 2**25  # of a row group, whichever is less: 256 MiB of numbers at most
@@ -41,10 +41,10 @@ def snapshot(spec: PipelineSpec, run: Run) -> DatasetRef:
         typed = infer(rows, spec.data, spec.task, where, spec.gates)
         for finding in typed.findings:
             run.log.warning("%s%s", finding.message, " (left out)" if finding.dropped else "")
-        split, path = _Split(spec, typed.schema), Path(scratch) / "rows.parquet"
+        parts, path = _Parts(spec.split, typed.schema, typed.rows), Path(scratch) / "rows.parquet"
         with disk(scratch, "the temporary folder", "TMPDIR"):
-            write_parquet(split.counted(typed), path)
-        split.can_judge(where)
+            write_parquet(parts.counted(typed), path)
+        parts.can_judge(where)
         digest = digest_file(path)
         ref = DatasetRef(
             digest=digest,
@@ -52,8 +52,8 @@ def snapshot(spec: PipelineSpec, run: Run) -> DatasetRef:
             source=where,
             row_schema=typed.schema,
             rows=typed.rows,
-            train_rows=typed.rows - split.held,
-            holdout_rows=split.held,
+            train_rows=typed.rows - parts.held,
+            holdout_rows=parts.held,
             findings=typed.findings,
         )
         run.store.put(path, ref.key)
@@ -109,17 +109,17 @@ def _groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-class _Split:
+class _Parts:
     """What the parts hold, counted as the rows go by."""
 
-    def __init__(self, spec: PipelineSpec, schema: RowSchema) -> None:
-        self._split, self._schema = spec.split, schema
+    def __init__(self, split: Split, schema: RowSchema, rows: int) -> None:
+        self._split, self._schema, self._rows = split, schema, rows
         self.held = 0
         self._labels: dict[str, set[str]] = {"held-out": set(), "training": set()}
 
     def counted(self, frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for frame in frames:
-            held: npt.NDArray[np.bool_] = held_out(split_part(frame, self._schema), self._split)
+            held: npt.NDArray[np.bool_] = held_out(split_part(frame, self._schema), self._split, self._rows)
             self.held += int(held.sum())
             for part, rows in (("held-out", frame[held]), ("training", frame[~held])):
                 self._labels[part] |= set(rows[self._schema.target].unique()) if self._schema.classes else set()

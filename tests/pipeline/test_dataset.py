@@ -92,6 +92,15 @@ def test_more_held_out_includes_what_was_held_out() -> None:
     assert 0.33 < much.mean() < 0.47
 
 
+def test_no_more_are_held_out_than_gates_need() -> None:
+    frame, split = rows(20_000), Split(holdout=0.3, most_held_out=1000)
+    few = held_out(frame, split)
+    assert 850 < few.sum() < 1150
+    assert held_out(frame, SPLIT)[few].all()
+    assert (held_out(frame.tail(500), split, len(frame)) == few[-500:]).all()
+    assert (held_out(frame.head(3000), split) == held_out(frame.head(3000), SPLIT)).all()
+
+
 def test_every_column_counts() -> None:
     frame = rows()
     for name in frame.columns:

@@ -93,6 +93,24 @@ def test_another_seed_of_the_split(runs: tuple[Run, Run]) -> None:
     assert 0 < found.sum() < len(found)
 
 
+def test_a_larger_share_of_fewer_rows(runs: tuple[Run, Run]) -> None:
+    """A champion of a table so large that fewer were held out has learnt some of what a smaller table holds out."""
+    split = Split(most_held_out=1000)
+    large, small = rows(40_000), rows(40_000).head(500)
+    old, new = (spec_of("demo").model_copy(update={"split": split}) for _ in range(2))
+    for then, now, all_unseen in ((large, small, False), (small, large, True)):
+        kept(runs[0], then, old)
+        dataset = kept(runs[1], now, new)
+        held = now[held_out(now, split)]
+        found = unseen(held.reset_index(drop=True), new, dataset, runs[1], "then")
+        trained = held.index.isin(then.index[~held_out(then, split)])
+        assert (found is None) == all_unseen
+        assert trained.any() != all_unseen
+        assert found is None or found.tolist() == (~trained).tolist()
+        for run in runs:
+            run.store.delete(run.key)
+
+
 def test_a_column_that_has_come_and_one_that_has_gone(runs: tuple[Run, Run]) -> None:
     now = rows().drop(columns="b").assign(d=1.5)
     found = mask(runs, rows(), now, spec_of("demo"))
