@@ -17,7 +17,7 @@ from pipeline.run import Run
 from pipeline.spec import Split
 
 _GOLDEN, _MASK = 0x9E3779B97F4A7C15, 0xFFFFFFFFFFFFFFFF
-_BUFFER = 2**20  # bytes of a column that are read at once
+_BUFFER = 2**18  # bytes of a column that are read at once
 MIN_HOLDOUT = 8  # rows without which no metric of the held-out part means anything
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import Invalid, Problem
+from pipeline.memory import limit_bytes
 
 PREFIX = "SLIPWAY_"
 
@@ -65,6 +66,9 @@ class Settings(BaseSettings):
     openlineage_url: str = Field(default="", description="receiver of OpenLineage events; empty: none are sent")
     openlineage_key: SecretStr | None = Field(default=None, description="its API key")
     threads: int = Field(default=0, ge=0, description="threads of a fit (0: one for each core)")
+    memory_gib: float = Field(
+        default=0.0, ge=0, description="memory of a fit, in GiB (0: half of the machine's, or of the container's limit)"
+    )
     timeout_s: float = Field(default=30.0, gt=0, description="deadline for one call to an outside server")
 
     def model_post_init(self, _: object) -> None:
@@ -93,6 +97,11 @@ class Settings(BaseSettings):
     def address(self) -> str:
         """How the embedded servers are called: by `host`, or by loopback where that means every address."""
         return "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 (compared, not listened on)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What a fit may take: rows that do not fit are read in batches."""
+        return int(self.memory_gib * 2**30) or limit_bytes() // 2
 
     @property
     def triton_http(self) -> str:

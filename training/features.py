@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -100,11 +102,20 @@ def clock_features(seconds: npt.NDArray[np.int64]) -> Floats:
 
 def fit_features(frame: pd.DataFrame, schema: RowSchema) -> Features:
     """The features of these training rows: which categories there are, by frequency, then by name."""
-    categories = {}
-    for name in schema.categorical:
-        counts = pd.Series(category_strings(frame[name])).value_counts()
-        labels = [str(label) for label in counts.index if label != ""]
-        categories[name] = tuple(sorted(labels, key=lambda label: (-int(counts[label]), label)))
+    return count_features([frame], schema)
+
+
+def count_features(frames: Iterable[pd.DataFrame], schema: RowSchema) -> Features:
+    """The same of training rows that come in batches."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in schema.categorical}
+    for frame in frames if schema.categorical else ():
+        for name, known in counts.items():
+            for label, count in pd.Series(category_strings(frame[name])).value_counts(sort=False).items():
+                known[str(label)] += int(count)
+    categories = {
+        name: tuple(sorted((label for label in known if label != ""), key=lambda label: (-known[label], label)))
+        for name, known in counts.items()
+    }
     return Features(row_schema=schema, categories=categories)
 
 

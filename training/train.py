@@ -8,17 +8,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline.dataset import split_rows
 from pipeline.digest import digest_json, digest_tree
 from pipeline.errors import Problem, Rejected
 from pipeline.refs import CheckReport, DatasetRef, LoggedModelRef, Validation
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec, XGBoost
 from pipeline.step import main
-from pipeline.target import encode_target
-from pipeline.tensors import to_tensors
-from training.features import Features, fit_features
+from training.features import Features
 from training.models.base import FEATURES_FILE, Fold, Model, Trainer
+from training.rows import TrainingRows
 from training.tune import tune
 
 CURVE = "learning_curve"
@@ -39,20 +37,28 @@ def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run
             [Problem(failure.message, f"check {failure.expectation}", "mend the data") for failure in critical]
         )
     candidate = spec.candidate(str(run.candidate))
-    rows, _ = split_rows(run, dataset, spec.split)
-    features = fit_features(rows, dataset.row_schema)
-    x = features.matrix(to_tensors(rows, dataset.row_schema, "snapshot"))
-    y = encode_target(rows, dataset.row_schema)
     run_id = run.registry.candidate_run(run, spec, candidate.name)
     run.registry.log_dataset(run_id, dataset)
 
-    begin = time.monotonic()
-    threads = 1 if x.size < SMALL else run.settings.threads or os.cpu_count() or 1
-    trainer = _trainer(candidate, features, threads)
-    tuned = tune(trainer, candidate, dataset.row_schema, x, y, spec.primary, spec.seed, run.log)
-    fitted = trainer.fit(Fold(x, y), tuned.params, spec.seed, tuned.length, None)
+    with run.store.whole(dataset.key) as path:
+        rows = TrainingRows.of(path, dataset, spec.split, run.settings.memory_bytes)
+        features, (x, y) = rows.features, rows.sample()
+        sampled = len(y)
+        begin = time.monotonic()
+        threads = 1 if x.size < SMALL else run.settings.threads or os.cpu_count() or 1
+        trainer = _trainer(candidate, features, threads)
+        tuned = tune(trainer, candidate, dataset.row_schema, x, y, spec.primary, spec.seed, run.log)
+        if rows.fit:
+            fitted = trainer.fit(Fold(x, y), tuned.params, spec.seed, tuned.length, None)
+        else:
+            del x, y
+            gib = rows.memory_bytes / 2**30
+            run.log.info(
+                "%s: tuned on the %d of %d rows that fit in %.3g GiB", candidate.name, sampled, rows.count, gib
+            )
+            fitted = trainer.fit_rows(rows, tuned.params, spec.seed, tuned.length)
     fit_s = time.monotonic() - begin
-    run.log.info("%s: fitted on %d rows, %d trials, %.1f s", candidate.name, len(y), len(tuned.trials), fit_s)
+    run.log.info("%s: fitted on %d rows, %d trials, %.1f s", candidate.name, rows.count, len(tuned.trials), fit_s)
 
     with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
         folder = Path(scratch)
@@ -61,9 +67,8 @@ def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run
         key = f"models/{digest}"
         run.store.put(folder, key)
         model_id = run.registry.log_native(run_id, candidate.name, folder, candidate.kind)
-    run.registry.log_params(
-        run_id, {**tuned.params, "length": tuned.length, "folds": tuned.folds, "kind": candidate.kind}
-    )
+    fitting = {"length": fitted.length, "folds": tuned.folds, "rows": rows.count, "tuned_rows": sampled}
+    run.registry.log_params(run_id, {**tuned.params, **fitting, "kind": candidate.kind})
     run.registry.log_metrics(run_id, {f"validation_{spec.primary}": tuned.value, "fit_s": fit_s})
     best = max((trial for trial in tuned.trials if trial.value == tuned.value), key=lambda trial: len(trial.curve))
     run.registry.log_series(run_id, CURVE, best.curve)

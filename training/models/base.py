@@ -13,6 +13,7 @@ from pipeline.refs import LoggedModelRef
 from pipeline.run import Run
 from pipeline.tensors import Tensors
 from training.features import Features
+from training.rows import TrainingRows
 
 Floats = npt.NDArray[np.float32]
 Params = dict[str, float | int | str | bool]
@@ -59,6 +60,9 @@ class Trainer(Protocol):
 
     def fit(self, fold: Fold, params: Params, seed: int, length: int | None, deadline: float | None) -> Fitted:
         """Fit; `length` fixes rounds or epochs, `deadline` (time.monotonic) ends the fit early."""
+
+    def fit_rows(self, rows: TrainingRows, params: Params, seed: int, length: int) -> Fitted:
+        """Fit on all rows, batch after batch; `length` is what was best on the sample of them."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from pipeline.errors import Invalid
 from pipeline.spec import XGBoost
 from training.features import Features
 from training.models.base import Fitted, Floats, Fold, Params
+from training.rows import TrainingRows
 
 MODEL_FILE, META_FILE = "model.ubj", "model.json"
+BIN_BYTES, ROW_BYTES = 6, 48  # of a matrix of bins: of a value, wherever one is missing, and beside them of a row
 PATIENCE = 50  # rounds without a better validation loss
 OBJECTIVES: dict[TaskKind, tuple[str, str]] = {
     "binary": ("binary:logistic", "logloss"),
@@ -108,18 +112,7 @@ class BoostedTrainer:
         Raises:
             Invalid: CUDA is asked for and there is none. A retry does not help.
         """
-        objective, metric = OBJECTIVES[self.schema.task]
-        options: dict[str, Any] = {
-            **params,
-            "objective": objective,
-            "eval_metric": metric,
-            "seed": seed,
-            "nthread": self.threads,
-            "tree_method": "hist",
-            "device": self._device(),
-        }
-        if self.schema.task == "multiclass":
-            options["num_class"] = len(self.schema.classes)
+        options, (_, metric) = self._options(params, seed), OBJECTIVES[self.schema.task]
         train = xgb.QuantileDMatrix(
             fold.x, fold.y, feature_types=list(self.kinds), enable_categorical=True, nthread=self.threads
         )
@@ -146,6 +139,37 @@ class BoostedTrainer:
         curve = tuple(float(value) for value in log["valid"][metric])
         return Fitted(Boosted(_plain(booster[:best]), self.schema.task, self.kinds), best, curve)
 
+    def fit_rows(self, rows: TrainingRows, params: Params, seed: int, length: int) -> Fitted:
+        """Fit for `length` rounds on all rows: their bins in memory where these fit, else on the disk.
+
+        Raises:
+            Invalid: CUDA is asked for and there is none. A retry does not help.
+        """
+        options = self._options(params, seed)
+        in_memory = rows.count * (len(self.kinds) * BIN_BYTES + ROW_BYTES) <= rows.memory_bytes
+        with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+            kind = xgb.QuantileDMatrix if in_memory else xgb.ExtMemQuantileDMatrix
+            batches = _Batches(rows, self.kinds, None if in_memory else f"{folder}/bins")
+            train = kind(batches, enable_categorical=True, nthread=self.threads)
+            booster = xgb.train(options, train, length)
+            del train  # before its files
+        return Fitted(Boosted(_plain(booster), self.schema.task, self.kinds), booster.num_boosted_rounds())
+
+    def _options(self, params: Params, seed: int) -> dict[str, Any]:
+        objective, metric = OBJECTIVES[self.schema.task]
+        options: dict[str, Any] = {
+            **params,
+            "objective": objective,
+            "eval_metric": metric,
+            "seed": seed,
+            "nthread": self.threads,
+            "tree_method": "hist",
+            "device": self._device(),
+        }
+        if self.schema.task == "multiclass":
+            options["num_class"] = len(self.schema.classes)
+        return options
+
     def _device(self) -> str:
         if self.spec.device == "cpu" or not xgb.build_info().get("USE_CUDA"):
             if self.spec.device == "cuda":
@@ -158,6 +182,27 @@ class BoostedTrainer:
         if self.spec.device == "cuda":
             raise Invalid("there is no CUDA device", "candidates.device", "write `device: auto`, or use a GPU")
         return "cpu"
+
+
+class _Batches(xgb.DataIter):  # type: ignore[misc]
+    """Rows as XGBoost asks for them, a few times over."""
+
+    def __init__(self, rows: TrainingRows, kinds: tuple[str, ...], cache: str | None) -> None:
+        super().__init__(cache_prefix=cache)
+        self._rows, self._kinds = rows, list(kinds)
+        self._matrices = rows.matrices()
+
+    def next(self, input_data: Callable[..., None]) -> bool:
+        """Whether there was one more batch."""
+        for x, y in self._matrices:
+            if len(y):
+                input_data(data=x, label=y, feature_types=self._kinds)
+                return True
+        return False
+
+    def reset(self) -> None:
+        """From the first batch again."""
+        self._matrices = self._rows.matrices()
 
 
 class _Deadline(xgb.callback.TrainingCallback):  # type: ignore[misc]

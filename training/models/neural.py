@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from pipeline.spec import Torch
 from training.features import Features
 from training.models.base import Fitted, Fold, Params
 from training.models.network import MEMBERS, PREDICT_ROWS, Network, Neural, Shape
+from training.rows import TrainingRows
 
 PATIENCE = 12  # epochs without a better validation loss
 
@@ -72,9 +73,7 @@ class NeuralTrainer:
         torch.manual_seed(seed)
         device = self._device()
         module = self._module(fold, params).to(device)
-        optimizer = torch.optim.AdamW(
-            module.parameters(), lr=float(params["learning_rate"]), weight_decay=float(params["weight_decay"])
-        )
+        optimizer = _optimizer(module, params)
         x, y = torch.from_numpy(fold.x).to(device), self._target(fold.y, module).to(device)
         valid = None
         if fold.x_valid is not None and fold.y_valid is not None:
@@ -82,7 +81,7 @@ class NeuralTrainer:
         best, best_epoch, best_state, curve = np.inf, 0, None, []
         shuffle = torch.Generator().manual_seed(seed)
         for epoch in range(1, (length or self.spec.epochs) + 1):
-            self._epoch(module, optimizer, x, y, shuffle)
+            self._epoch(module, optimizer, device, ((x[some], y[some]) for some in _batches(len(x), shuffle)))
             if valid is not None:
                 curve.append(self._validate(module, *valid))
                 if curve[-1] < best:
@@ -98,13 +97,44 @@ class NeuralTrainer:
             module.load_state_dict(best_state)
         return Fitted(Neural(module.eval().cpu()), max(best_epoch, 1), tuple(curve))
 
+    def fit_rows(self, rows: TrainingRows, params: Params, seed: int, length: int) -> Fitted:
+        """Fit on all rows for as many steps as `length` epochs of the sample have, and for one epoch at least.
+
+        Raises:
+            Invalid: CUDA is asked for and there is none. A retry does not help.
+        """
+        torch.set_num_threads(self.threads)
+        torch.manual_seed(seed)
+        device = self._device()
+        fold = Fold(*rows.sample())
+        module = self._module(fold, params).to(device)
+        epochs = max(1, round(length * len(fold.y) / rows.count))
+        del fold
+        optimizer, draw = _optimizer(module, params), np.random.default_rng(seed)
+        for _ in range(epochs):
+            self._epoch(module, optimizer, device, self._shuffled(rows, module, draw))
+        return Fitted(Neural(module.eval().cpu()), epochs)
+
+    def _shuffled(
+        self, rows: TrainingRows, module: Network, draw: np.random.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's batches; what is left of each window of rows comes as a smaller one."""
+        device, size = module.median.device, _batch_size(rows.count)
+        for x, y in rows.shuffled(draw):
+            window, answers = torch.from_numpy(x).to(device), self._target(y, module).to(device)
+            yield from zip(window.split(size), answers.split(size), strict=True)
+
     def _epoch(
-        self, module: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, shuffle: torch.Generator
+        self,
+        module: Network,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        batches: Iterable[tuple[Tensor, Tensor]],
     ) -> None:
         module.train()
-        for rows in _batches(len(x), shuffle):
-            with _mixed(x.device):
-                loss = self._loss(module.members(x[rows]), y[rows])
+        for x, y in batches:
+            with _mixed(device):
+                loss = self._loss(module.members(x), y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -176,11 +206,19 @@ class NeuralTrainer:
 
 
 def _batches(rows: int, shuffle: torch.Generator) -> Iterator[Tensor]:
-    """Shuffled row numbers, about thirty batches an epoch, between 32 and 1024 rows each."""
-    size = int(np.clip(2 ** round(np.log2(max(rows / 30, 1))), 32, 1024))
-    order = torch.randperm(rows, generator=shuffle)
-    for at in range(0, rows, size):
-        yield order[at : at + size]
+    """Shuffled row numbers."""
+    yield from torch.randperm(rows, generator=shuffle).split(_batch_size(rows))
+
+
+def _batch_size(rows: int) -> int:
+    """About thirty batches an epoch, between 32 and 1024 rows each."""
+    return int(np.clip(2 ** round(np.log2(max(rows / 30, 1))), 32, 1024))
+
+
+def _optimizer(module: Network, params: Params) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        module.parameters(), lr=float(params["learning_rate"]), weight_decay=float(params["weight_decay"])
+    )
 
 
 def _mixed(device: torch.device) -> torch.autocast:
