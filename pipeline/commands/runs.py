@@ -1,4 +1,4 @@
-"""Running a pipeline: run in this process, trigger in Airflow."""
+"""Running a pipeline: run here, trigger in Airflow."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run a pipeline here, in one process, from rows to a served champion."""
+    """Run a pipeline here, with no Airflow, from rows to a served champion."""
     with session(json) as this:
         path, loaded = _load(this.settings, spec, Overrides(source=source, trials=trials, budget_s=budget_s, seed=seed))
         if run_id is None:

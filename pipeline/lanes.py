@@ -1,0 +1,102 @@
+"""Chains of tasks that need nothing of each other, side by side, each in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from logging.handlers import QueueHandler
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from threading import Lock, Thread
+
+from pipeline.errors import SlipwayError, Unavailable
+
+Tell = Callable[..., None]  # told of a task's key and state
+log = logging.getLogger("slipway")
+
+
+@contextmanager
+def side_by_side(chains: Mapping[str, Callable[[Tell], None]], watch: Tell) -> Iterator[None]:
+    """Begin every chain in a process forked of this one, and wait for all of them at the end of the context.
+
+    What a chain tells and logs is told and logged here; where this process ends, they end.
+
+    Raises:
+        SlipwayError: what a chain raised; the first of them in time.
+        Unavailable: a process was lost. A retry may help.
+    """
+    fork = multiprocessing.get_context("fork")  # it has what is imported here, at no cost
+    lanes: dict[Connection, ForkProcess] = {}
+    try:
+        for name, chain in chains.items():
+            ours, theirs = fork.Pipe(duplex=False)
+            lanes[ours] = fork.Process(target=_lane, args=(theirs, chain), name=name)
+            lanes[ours].start()
+            theirs.close()
+        yield
+        failures = list(_follow(lanes, watch))
+    finally:
+        for process in lanes.values():
+            process.terminate()
+            process.join()
+    if failures:
+        raise failures[0]
+
+
+def _follow(lanes: Mapping[Connection, ForkProcess], watch: Tell) -> Iterator[SlipwayError]:
+    """Hand on what the processes say, until all have ended; what went wrong."""
+    waiting = dict(lanes)
+    while waiting:
+        for end in [end for end in wait(list(waiting)) if isinstance(end, Connection)]:
+            try:
+                said = end.recv()
+            except EOFError:
+                yield from _lost(waiting.pop(end))
+                continue
+            if isinstance(said, SlipwayError):
+                yield said
+            elif isinstance(said, logging.LogRecord):
+                log.handle(said)
+            else:
+                watch(*said)
+
+
+def _lost(process: ForkProcess) -> Iterator[SlipwayError]:
+    process.join()
+    code = process.exitcode or 0
+    if code:
+        how = f"signal {-code}" if code < 0 else f"code {code}"
+        yield Unavailable(f"the process of {process.name} ended with {how}", "this machine", "see above; run again")
+
+
+def _lane(end: Connection, chain: Callable[[Tell], None]) -> None:
+    """Do a chain in its process. What is no failure of a step is told on stderr, by multiprocessing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's group: the parent has it too, and ends this one
+    Thread(target=_end_with_parent, daemon=True).start()
+    pipe = _Pipe(end)
+    log.handlers, log.propagate = [QueueHandler(pipe)], False  # type: ignore[arg-type]
+    try:
+        chain(lambda *said: pipe.put_nowait(said))
+    except SlipwayError as error:
+        pipe.put_nowait(error)
+
+
+def _end_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+class _Pipe:
+    """The end of a pipe as a queue to which any thread may write."""
+
+    def __init__(self, end: Connection) -> None:
+        self._end, self._lock = end, Lock()
+
+    def put_nowait(self, said: object) -> None:
+        with self._lock:
+            self._end.send(said)
