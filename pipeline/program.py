@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Program:
     ports: Mapping[str, int] = field(default_factory=dict)  # label (the setting's name) -> port
     ready_url: str = ""
     ready_timeout_s: float = 90.0
+    stop_signal: Literal["TERM", "KILL"] = "TERM"
     stop_timeout_s: float = 20.0
     cwd: str = ""
     prepare: Callable[[], None] | None = None  # runs once before the first start (a migration, a folder)

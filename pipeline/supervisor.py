@@ -12,12 +12,14 @@ import os
 import re
 import shlex
 import signal
+import ssl
 import sys
 import threading
 import time
 import xmlrpc.client
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -228,9 +230,15 @@ class Supervisor:
 def answers(url: str, timeout_s: float = 2.0) -> bool:
     """Whether a server of this machine answers with success."""
     try:
-        return httpx.get(url, timeout=timeout_s, trust_env=False).is_success
+        return httpx.get(url, timeout=timeout_s, trust_env=False, verify=_authorities()).is_success
     except httpx.HTTPError:
         return False
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Whose certificates are believed: read once, for that takes longer than the question."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _section(program: Program) -> str:
@@ -244,7 +252,7 @@ autostart=false
 autorestart=true
 startsecs=1
 startretries=5
-stopsignal=TERM
+stopsignal={program.stop_signal}
 stopwaitsecs={max(1, round(program.stop_timeout_s))}
 stopasgroup=true
 killasgroup=true

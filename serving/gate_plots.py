@@ -7,6 +7,7 @@ the custom properties of `serving.gate_style.INKS` they take the page's colours,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from matplotlib.figure import Figure
 
@@ -41,8 +42,13 @@ def plots(report: GateReport) -> dict[str, str]:
 
     A gate that was refused before it measured anything has none.
     """
+    return dict(_drawn(report.model_dump_json()))
+
+
+@lru_cache(maxsize=1)  # in one process, the cards of a promotion show what the gates' page has shown
+def _drawn(report: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for verdict in report.verdicts:
+    for verdict in GateReport.model_validate_json(report).verdicts:
         for name, draw in DRAWN.get(verdict.gate, {}).items():
             if (figure := draw(verdict)) is not None:
                 found[name] = svg(figure, name, f"gate {verdict.gate}: {verdict.reason}")

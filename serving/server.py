@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,9 +27,13 @@ def program(settings: Settings) -> Program:
 
 
 def challenger_program(settings: Settings, name: str, version: int, digest: str, http: int, grpc: int) -> Program:
-    """A server of its own for a challenger's package; the same arguments describe the same server."""
+    """A server of its own for a challenger's package; the same arguments describe the same server.
+
+    It is killed where others are asked to end: nobody but the step that is done with it has asked it anything.
+    """
     which, ports = (name, str(version), digest), {"http": http, "grpc": grpc}
-    return _program(settings, challenger_name(name, version), which, challenger(settings, name, version), ports)
+    server = _program(settings, challenger_name(name, version), which, challenger(settings, name, version), ports)
+    return replace(server, stop_signal="KILL")
 
 
 def environment(settings: Settings) -> dict[str, str]:

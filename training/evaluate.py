@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP, RowSchema
 from pipeline.dataset import held_rows
 from pipeline.gate_rules import LOWER_IS_BETTER, Metric
-from pipeline.metrics import better, scores
+from pipeline.metrics import better, one_score, scores
 from pipeline.refs import CandidateScore, DatasetRef, Evaluation, OnnxRef
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec
@@ -64,8 +64,8 @@ def shuffled_importance(
     draw = np.random.default_rng(seed)
     take = draw.permutation(len(target))[:count]
     some, truth = {name: value[take] for name, value in tensors.items()}, target[take]
-    base = scores(schema, truth, model.predict(some)).get(metric)
-    if base is None:
+    base = one_score(schema, metric, truth, model.predict(some))
+    if np.isnan(base):
         return {}
     sign = 1.0 if metric in LOWER_IS_BETTER else -1.0
     found = {}
@@ -73,7 +73,8 @@ def shuffled_importance(
         for at, name in enumerate(names):
             bent = {**some, tensor: some[tensor].copy()}
             bent[tensor][:, at] = draw.permutation(bent[tensor][:, at])
-            found[name] = sign * (scores(schema, truth, model.predict(bent)).get(metric, base) - base)
+            value = one_score(schema, metric, truth, model.predict(bent))
+            found[name] = 0.0 if np.isnan(value) else sign * (value - base)
     return found
 
 

@@ -14,7 +14,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, StratifiedShuffleSpl
 from pipeline.columns import RowSchema
 from pipeline.errors import Invalid
 from pipeline.gate_rules import LOWER_IS_BETTER, Metric
-from pipeline.metrics import scores
+from pipeline.metrics import one_score
 from pipeline.registry import TrialRecord
 from pipeline.spec import Torch, XGBoost
 from training.models.base import Fitted, Floats, Fold, Params, Trainer
@@ -143,10 +143,10 @@ class _Search:
                 break  # the first trial answers with the folds that it had time for
             fold = Fold(self.x[train], self.y[train], self.x[valid], self.y[valid])
             fitted: Fitted = self.trainer.fit(fold, params, self.seed, None, self.deadline)
-            found = scores(self.schema, self.y[valid], fitted.model.predict(self.x[valid]))
-            if self.metric not in found:
+            value = one_score(self.schema, self.metric, self.y[valid], fitted.model.predict(self.x[valid]))
+            if np.isnan(value):
                 raise FloatingPointError(f"{self.metric} is undefined")
-            values.append(found[self.metric])
+            values.append(value)
             lengths.append(fitted.length)
             rows += len(valid)
             curve = curve or fitted.curve

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.dataset import MIN_HOLDOUT
 from pipeline.gate_rules import LOWER_IS_BETTER, Metric
-from pipeline.metrics import better, scores
+from pipeline.metrics import better, one_score, scores
 from pipeline.refs import NO_SKILL, Verdict
 from serving.gates.base import Gate
 
@@ -69,5 +69,5 @@ class QualityGate(Gate):
             answers = [*np.eye(classes), shares]
         else:
             answers = [np.array([target.mean()]), np.array([np.median(target)])]
-        alike = [scores(schema, target, np.tile(answer, (len(target), 1))).get(metric, np.nan) for answer in answers]
+        alike = [one_score(schema, metric, target, np.tile(answer, (len(target), 1))) for answer in answers]
         return float(np.nanmin(alike) if metric in LOWER_IS_BETTER else np.nanmax(alike))
