@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
 RUN, KIND, CANDIDATE, PARENT = "slipway.run", "slipway.kind", "slipway.candidate", "mlflow.parentRunId"
-_BATCH = 1000  # metrics that one log-batch call may hold
+_BATCH = 1000  # metrics, parameters and tags that one log-batch call may hold
 _TAGS = 100  # parameters or tags that one log-batch call may hold
 _DIGEST = 36  # the longest dataset digest that MLflow keeps
 _QUIET = {
@@ -119,7 +119,7 @@ class Tracking:
             self._client.log_text(run_id, spec.model_dump_json(indent=2), "spec/spec.json")
             if run.spec_path.is_file():
                 self._client.log_artifact(run_id, str(run.spec_path), "spec")
-            self._batch(run_id, params={"task": spec.task.kind, "target": spec.data.target, "seed": spec.seed})
+            self.log(run_id, params={"task": spec.task.kind, "target": spec.data.target, "seed": spec.seed})
             return run_id
 
     def find_pipeline_run(self, run: Run) -> str | None:
@@ -168,31 +168,42 @@ class Tracking:
                     parent.info.experiment_id, start_time=begin, tags=tags, run_name=f"trial {trial.number}"
                 )
                 values = {"seconds": trial.seconds} | ({} if trial.value is None else {"value": trial.value})
-                self._batch(created.info.run_id, values, trial.params, series={"validation": trial.curve})
+                self.log(created.info.run_id, values, trial.params, series={"validation": trial.curve})
                 self._client.set_terminated(created.info.run_id, "FINISHED", end_time=now)
 
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(log, trials))
 
-    def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
-        """Parameters of a run, in one call."""
-        with self._answering():
-            self._batch(run_id, params=params)
+    def log(
+        self,
+        run_id: str,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+        series: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        """All of it in as few calls as MLflow's limits allow; `series` are metrics by step (an epoch, a round)."""
+        from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415
 
-    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        now = int(time.time() * 1000)
+        points = [Metric(key, float(value), now, 0) for key, value in (metrics or {}).items()]
+        for key, values in (series or {}).items():
+            points += [Metric(key, float(value), now, at) for at, value in enumerate(values)]
+        pairs = [Param(key, str(value)) for key, value in (params or {}).items()]
+        labels = [RunTag(key, str(value)) for key, value in (tags or {}).items()]
+        with self._answering():
+            while points or pairs or labels:
+                room = _BATCH - min(len(pairs), _TAGS) - min(len(labels), _TAGS)
+                self._client.log_batch(run_id, points[:room], pairs[:_TAGS], labels[:_TAGS])
+                points, pairs, labels = points[room:], pairs[_TAGS:], labels[_TAGS:]
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Metrics of a run, in one call."""
-        with self._answering():
-            self._batch(run_id, metrics, step=step)
-
-    def log_series(self, run_id: str, name: str, values: Sequence[float]) -> None:
-        """A metric by step (an epoch, a round), in calls of a thousand."""
-        with self._answering():
-            self._batch(run_id, series={name: values})
+        self.log(run_id, metrics)
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Tags of a run, in one call."""
-        with self._answering():
-            self._batch(run_id, tags=tags)
+        self.log(run_id, tags=tags)
 
     def find_tag(self, run_id: str, key: str) -> str | None:
         """The value of a run's tag, or None."""
@@ -265,28 +276,6 @@ class Tracking:
     def _find(self, experiment: str, tags: Mapping[str, str]) -> list[MlflowRun]:
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         return list(self._client.search_runs([experiment], condition))
-
-    def _batch(
-        self,
-        run_id: str,
-        metrics: Mapping[str, float] | None = None,
-        params: Mapping[str, object] | None = None,
-        tags: Mapping[str, str] | None = None,
-        series: Mapping[str, Sequence[float]] | None = None,
-        step: int = 0,
-    ) -> None:
-        """All of it in as few calls as MLflow's limits allow (one call a metric is twenty times slower)."""
-        from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415
-
-        now = int(time.time() * 1000)
-        points = [Metric(key, float(value), now, step) for key, value in (metrics or {}).items()]
-        for key, values in (series or {}).items():
-            points += [Metric(key, float(value), now, at) for at, value in enumerate(values)]
-        pairs = [Param(key, str(value)) for key, value in (params or {}).items()]
-        labels = [RunTag(key, str(value)) for key, value in (tags or {}).items()]
-        while points or pairs or labels:
-            self._client.log_batch(run_id, points[: _BATCH - 2 * _TAGS], pairs[:_TAGS], labels[:_TAGS])
-            points, pairs, labels = points[_BATCH - 2 * _TAGS :], pairs[_TAGS:], labels[_TAGS:]
 
 
 def _first_line(error: Exception) -> str:

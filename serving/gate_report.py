@@ -46,8 +46,7 @@ def publish(spec: PipelineSpec, run: Run, version: int, report: GateReport) -> N
     registry.log_text(run_id, report.model_dump_json(indent=1), "gates/report.json")
     for name, drawing in figures.items():
         registry.log_text(run_id, drawing, f"gates/{name}.svg")
-    registry.log_metrics(run_id, metrics(report))
-    registry.set_tags(run_id, {f"slipway.gate.{one.gate}": one.shown for one in report.verdicts})
+    registry.log(run_id, metrics(report), tags={f"slipway.gate.{one.gate}": one.shown for one in report.verdicts})
     whole = "refused" if not report.passed else "inconclusive" if report.undecided else "passed"
     registry.set_version_tags(spec.name, version, {"slipway.gates": whole})
 

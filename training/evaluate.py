@@ -110,8 +110,7 @@ def _reasoned(score: CandidateScore, winner: str | None) -> CandidateScore:
 
 
 def _log_candidate(spec: PipelineSpec, run: Run, ref: OnnxRef, score: CandidateScore) -> None:
-    run.registry.log_metrics(ref.run_id, score.metrics)
-    run.registry.set_tags(ref.run_id, {"slipway.verdict": score.reason})
+    run.registry.log(ref.run_id, score.metrics, tags={"slipway.verdict": score.reason})
     if score.passed:
         run.log.info("%s: %s %.5f on held-out rows", score.candidate, spec.primary, score.metrics[spec.primary])
     else:
@@ -132,10 +131,11 @@ def _log_pipeline(
     if len(passed) > 1:  # of one candidate, its own run shows all
         for name, figure in figures(schema, target, {name: answers[name] for name in passed}).items():
             run.registry.log_figure(parent, figure, f"plots/{name}.png")
+    metrics: dict[str, float] = {}
     if result.winner is not None:
         each = {f"{name}_{spec.primary}": score.metrics[spec.primary] for name, score in passed.items()}
-        run.registry.log_metrics(parent, passed[result.winner].metrics | each)
-    run.registry.set_tags(parent, {"slipway.winner": result.winner or "none"})
+        metrics = passed[result.winner].metrics | each
+    run.registry.log(parent, metrics, tags={"slipway.winner": result.winner or "none"})
 
 
 if __name__ == "__main__":

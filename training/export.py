@@ -98,8 +98,7 @@ def _log(spec: PipelineSpec, run: Run, model: LoggedModelRef, cases: tuple[Parit
     metrics: dict[str, float] = {"parity_families": len(cases), "parity_failed": len(wrong)}
     if worst < UNBOUNDED:
         metrics |= {"parity_max_abs": worst, "parity_max_excess": max(case.max_excess for case in cases)}
-    run.registry.log_metrics(model.run_id, metrics)
-    run.registry.set_tags(model.run_id, {"slipway.parity": "failed" if wrong else "passed"})
+    run.registry.log(model.run_id, metrics, tags={"slipway.parity": "failed" if wrong else "passed"})
     run.registry.log_text(model.run_id, _table(cases), "parity/families.csv")
     run.registry.log_figure(model.run_id, parity(cases, spec.export, model.candidate), "parity/families.png")
 

@@ -67,11 +67,14 @@ def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run
         key = f"models/{digest}"
         run.store.put(folder, key)
         model_id = run.registry.log_native(run_id, candidate.name, folder, candidate.kind)
-    fitting = {"length": fitted.length, "folds": tuned.folds, "rows": rows.count, "tuned_rows": sampled}
-    run.registry.log_params(run_id, {**tuned.params, **fitting, "kind": candidate.kind})
-    run.registry.log_metrics(run_id, {f"validation_{spec.primary}": tuned.value, "fit_s": fit_s})
     best = max((trial for trial in tuned.trials if trial.value == tuned.value), key=lambda trial: len(trial.curve))
-    run.registry.log_series(run_id, CURVE, best.curve)
+    fitting = {"length": fitted.length, "folds": tuned.folds, "rows": rows.count, "tuned_rows": sampled}
+    run.registry.log(
+        run_id,
+        {f"validation_{spec.primary}": tuned.value, "fit_s": fit_s},
+        params={**tuned.params, **fitting, "kind": candidate.kind},
+        series={CURVE: best.curve},
+    )
     run.registry.log_trials(run_id, tuned.trials)
     return LoggedModelRef(
         candidate=candidate.name,

@@ -1,0 +1,54 @@
+"""How often MLflow is called: a real server, its calls counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from urllib3 import HTTPConnectionPool
+
+from pipeline.registry import Registry
+from pipeline.settings import Settings
+
+
+def test_ten_thousand_values_take_ten_calls_on_one_connection(
+    stack_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(stack_settings)
+    client = registry._client
+    run_id = client.create_run(client.create_experiment("many_values")).info.run_id
+    calls: list[HTTPConnectionPool] = []
+    real = HTTPConnectionPool.urlopen
+
+    def counted(pool: HTTPConnectionPool, *arguments: Any, **options: Any) -> Any:
+        calls.append(pool)
+        return real(pool, *arguments, **options)
+
+    monkeypatch.setattr(HTTPConnectionPool, "urlopen", counted)
+    registry.log(run_id, series={"loss": [1 / (at + 1) for at in range(10_000)]})
+    assert len(calls) == 10
+    assert len({id(pool) for pool in calls}) == 1
+    assert calls[0].num_connections == 1
+    monkeypatch.undo()
+    kept = client.get_metric_history(run_id, "loss")
+    assert sorted(one.step for one in kept) == list(range(10_000))
+
+
+def test_metrics_parameters_and_tags_are_one_call(stack_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(stack_settings)
+    client = registry._client
+    run_id = client.create_run(client.create_experiment("all_at_once")).info.run_id
+    calls: list[Any] = []
+    real = client.log_batch
+    monkeypatch.setattr(client, "log_batch", lambda *arguments: calls.append(arguments) or real(*arguments))
+    registry.log(
+        run_id, {"auc": 0.9}, params={"depth": 3}, tags={"slipway.verdict": "winner"}, series={"curve": [0.7, 0.8]}
+    )
+    found = client.get_run(run_id).data
+    assert len(calls) == 1
+    assert (found.metrics, found.params) == ({"auc": 0.9, "curve": 0.8}, {"depth": "3"})
+    assert found.tags["slipway.verdict"] == "winner"
+    more = {f"p{at}": at for at in range(250)}
+    registry.log(run_id, {f"m{at}": at for at in range(1_950)}, params=more)
+    assert [len(one[1]) + len(one[2]) + len(one[3]) for one in calls[1:]] == [1000, 1000, 200]
+    assert len(client.get_run(run_id).data.params) == 251
