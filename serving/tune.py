@@ -125,7 +125,7 @@ def _publish(spec: PipelineSpec, run: Run, plan: ServingPlan) -> None:
         lines.append(f"| {' | '.join([*map(str, options.values()), *shown, trial.problem])} |")
     searched = run.registry.serving_run(run, spec)
     run.registry.log_trials(searched, records)
-    run.registry.log_params(searched, plan.options.model_dump())
+    run.registry.log(searched, params=plan.options.model_dump())
     run.registry.finish(searched, "FINISHED")
     run_id = run.registry.pipeline_run(run, spec)
     run.registry.log_text(run_id, "\n".join([plan.reason, "", *lines, ""]), TABLE)
