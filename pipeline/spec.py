@@ -12,9 +12,9 @@ from pipeline.errors import Invalid
 from pipeline.frozen import Written
 from pipeline.gate_rules import Gates, Metric, Tolerance
 from pipeline.mask import mask
+from pipeline.serving_rules import Serving
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9_]{0,61}[a-z0-9])?$")]  # a label's value
-Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 WEEK_S = 604_800.0
 _KEPT = "data.source holds a secret, and a spec is kept with each run: "
@@ -158,61 +158,6 @@ class Torch(_Candidate):
 
 
 Candidate = Annotated[XGBoost | Torch, Field(discriminator="kind")]
-
-
-class BlueGreen(Written):
-    """All traffic moves to the new version in one step."""
-
-    kind: Literal["blue_green"]
-
-
-class Canary(Written):
-    """Traffic moves in steps; what the new version's pods do under it decides whether it goes on."""
-
-    kind: Literal["canary"]
-    shares: tuple[Share, ...] = Field(default=(0.1, 0.5), min_length=1, description="share of the traffic, by step")
-    observe_s: float = Field(default=60.0, gt=0, le=86_400, description="seconds of each step")
-    max_error_rate: float = Field(default=0.01, ge=0, lt=1, description="failed requests of the new version's")
-    max_slowdown: float = Field(default=2.0, ge=1, description="mean latency, as a multiple of the champion's")
-
-    @model_validator(mode="after")
-    def _rising(self) -> Canary:
-        if list(self.shares) != sorted(set(self.shares)):
-            raise ValueError(f"shares must rise: {list(self.shares)}")
-        return self
-
-
-Rollout = Annotated[BlueGreen | Canary, Field(discriminator="kind")]
-
-
-class ServingSearch(Written):
-    """Threads, instances and queue delay by measurement, on a server like the one that will serve.
-
-    The load is that of `gates.latency`. Other options than the declared ones are taken when they were better each time
-    that both were measured.
-    """
-
-    objective: Literal["latency", "throughput"] = Field(
-        default="latency",
-        description="the 95th percentile at gates.latency.rate_per_s; or rows a second of `clients` that never rest, "
-        "within the bounds of gates.latency",
-    )
-    trials: int = Field(default=10, ge=2, le=500, description="most options that are tried")
-    duration_s: float = Field(default=2.0, gt=0, le=600, description="seconds of load on each")
-    budget_s: float = Field(default=120.0, gt=0, le=86_400, description="no further options are tried after these")
-    clients: int = Field(default=16, ge=1, le=1024, description="of the objective throughput")
-
-
-class Serving(Written):
-    """How Triton serves the model."""
-
-    rollout: Rollout = BlueGreen(kind="blue_green")
-    tune: ServingSearch | None = Field(default=None, description="search for what is faster; null: as declared here")
-
-    max_batch_size: int = Field(default=1024, ge=1, le=65_536)
-    max_queue_delay_us: int = Field(default=100, ge=0, le=10_000_000)
-    instances: int = Field(default=1, ge=1, le=256)
-    threads: int = Field(default=1, ge=1, le=1024, description="threads of one inference")
 
 
 class PipelineSpec(Written):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from pipeline.errors import Problem, Rejected, SlipwayError
-from pipeline.spec import Canary
+from pipeline.serving_rules import Canary
 from serving.cluster import Cluster, Manifest
 from serving.observe import Load
 

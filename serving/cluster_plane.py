@@ -14,8 +14,8 @@ import tenacity
 from pipeline.errors import Invalid, SlipwayError
 from pipeline.policy import read_policy
 from pipeline.refs import RolloutRef
+from pipeline.serving_rules import BlueGreen, Canary, Rollout
 from pipeline.settings import Settings
-from pipeline.spec import BlueGreen, Canary, Rollout
 from pipeline.store import Store
 from serving import manifests
 from serving.canary import Sides, replicas_for, step_through

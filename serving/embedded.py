@@ -11,8 +11,8 @@ from pipeline.errors import Invalid, Unavailable
 from pipeline.ports import free_ports
 from pipeline.program import Program
 from pipeline.refs import RolloutRef
+from pipeline.serving_rules import BlueGreen, Canary, Rollout
 from pipeline.settings import Settings
-from pipeline.spec import BlueGreen, Canary, Rollout
 from pipeline.store import Store
 from pipeline.supervisor import Supervisor
 from serving.live import Live

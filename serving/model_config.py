@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from pipeline.columns import CATEGORICAL, NUMERIC, TIMESTAMP, RowSchema
-from pipeline.spec import Serving
+from pipeline.serving_rules import Serving
 
 FILE = "config.pbtxt"
 MODEL_FILE = "model.onnx"

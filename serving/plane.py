@@ -8,8 +8,8 @@ from pkgutil import resolve_name
 from typing import Protocol
 
 from pipeline.refs import RolloutRef
+from pipeline.serving_rules import Rollout
 from pipeline.settings import Settings
-from pipeline.spec import Rollout
 from serving.manifests import Version
 
 PLANES = {"local": "serving.embedded:EmbeddedPlane", "kubernetes": "serving.cluster_plane:ClusterPlane"}

@@ -11,7 +11,8 @@ from pipeline.record import PromotionRecord
 from pipeline.refs import Approval, GateReport, ModelVersionRef, PackageRef, PromotionRef, RolloutRef
 from pipeline.registry import Registry
 from pipeline.run import APPROVE, Run
-from pipeline.spec import Canary, PipelineSpec
+from pipeline.serving_rules import Canary
+from pipeline.spec import PipelineSpec
 from pipeline.step import main
 from serving.judgement import judgement, require
 from serving.ledger import champion, trusted

@@ -20,8 +20,8 @@ from pipeline.record import PromotionRecord, models
 from pipeline.registry import Registry
 from pipeline.run import new_run_id
 from pipeline.served import Served
+from pipeline.serving_rules import BlueGreen
 from pipeline.settings import Settings, read_settings
-from pipeline.spec import BlueGreen
 from pipeline.store import Store
 from pipeline.suggest import near
 from pipeline.tracking import RUN

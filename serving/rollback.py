@@ -16,8 +16,8 @@ from pipeline.frozen import Frozen
 from pipeline.record import PromotionRecord, promotion_of, record_of_run
 from pipeline.refs import PromotionRef
 from pipeline.run import ROLLBACK, Run, new_run_id
+from pipeline.serving_rules import BlueGreen
 from pipeline.settings import read_settings
-from pipeline.spec import BlueGreen
 from serving.ledger import trusted, verified, version_in
 from serving.manifests import Version
 from serving.plane import plane

@@ -11,7 +11,7 @@ import optuna
 
 from pipeline.errors import SlipwayError
 from pipeline.refs import ServingOptions, ServingPlan, ServingTrial
-from pipeline.spec import ServingSearch
+from pipeline.serving_rules import ServingSearch
 
 DELAYS_US = (0, 100, 500, 2000)
 COUNTS = (1, 2, 4, 8, 16, 32, 64)  # of threads and instances, as far as there are cores

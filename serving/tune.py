@@ -11,7 +11,8 @@ from pipeline.errors import Unavailable
 from pipeline.refs import DatasetRef, ModelVersionRef, ServingOptions, ServingPlan, ServingTrial
 from pipeline.registry import TrialRecord
 from pipeline.run import Run
-from pipeline.spec import PipelineSpec, ServingSearch
+from pipeline.serving_rules import ServingSearch
+from pipeline.spec import PipelineSpec
 from pipeline.step import main
 from pipeline.tensors import Tensors, to_tensors
 from serving.load import Milliseconds, OpenLoop, closed_loop, requests_of

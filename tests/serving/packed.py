@@ -18,8 +18,8 @@ from chain import SCHEMA, graph
 
 from pipeline.digest import digest_bytes, digest_file
 from pipeline.errors import SlipwayError
+from pipeline.serving_rules import Serving
 from pipeline.settings import Settings
-from pipeline.spec import Serving
 from pipeline.store import Store
 from serving.live import Live
 from serving.manifests import Version

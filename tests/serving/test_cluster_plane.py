@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from worlds import WORLDS, World, owner
 
 from pipeline.errors import Invalid, Rejected, Unavailable
-from pipeline.spec import BlueGreen, Canary
+from pipeline.serving_rules import BlueGreen, Canary
 from serving import cluster_plane, manifests
 from serving.cluster import Manifest, whole_cores
 from serving.cluster_plane import ClusterPlane

@@ -19,7 +19,7 @@ from chain import SCHEMA, graph, native, rows, spec_of
 
 from pipeline.errors import Unavailable
 from pipeline.refs import Table, Verdict
-from pipeline.spec import Serving
+from pipeline.serving_rules import Serving
 from pipeline.target import encode_target
 from pipeline.tensors import Tensors, to_tensors
 from serving.gates.base import Champion, Evidence, Floats, judge

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chain import graph
 
 from pipeline.columns import Column, RowSchema
-from pipeline.spec import Serving
+from pipeline.serving_rules import Serving
 from serving.model_config import model_config
 from serving.places import repository
 from serving.probe import probe

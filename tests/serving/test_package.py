@@ -25,8 +25,8 @@ from pipeline import stack
 from pipeline.digest import digest_bytes, digest_file
 from pipeline.errors import Invalid, Unavailable
 from pipeline.ports import free_ports
+from pipeline.serving_rules import BlueGreen
 from pipeline.settings import Settings
-from pipeline.spec import BlueGreen
 from pipeline.store import Store
 from serving.embedded import EmbeddedPlane
 from serving.fetch import fetch

@@ -18,8 +18,8 @@ from worlds import WORLDS, World
 
 from pipeline.errors import Invalid
 from pipeline.served import Served
+from pipeline.serving_rules import BlueGreen
 from pipeline.settings import Settings
-from pipeline.spec import BlueGreen
 from serving import endpoints, manifests
 from serving.cluster import Manifest
 from serving.cluster_plane import ClusterPlane

@@ -37,8 +37,8 @@ from pipeline.record import (
 from pipeline.refs import Approval, CheckReport, Verdict
 from pipeline.run import Run
 from pipeline.served import Served
+from pipeline.serving_rules import BlueGreen
 from pipeline.settings import Settings
-from pipeline.spec import BlueGreen
 from pipeline.store import WHOLE, Store
 from serving import endpoints
 from serving import record as record_module

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import Invalid, Unavailable
 from pipeline.refs import ServingOptions, ServingPlan, ServingTrial
-from pipeline.spec import ServingSearch
+from pipeline.serving_rules import ServingSearch
 from serving.search import Search
 
 DECLARED = ServingOptions(threads=1, instances=1, max_queue_delay_us=100)

@@ -19,8 +19,8 @@ from chain import SCHEMA, Chain, chain, native, rows
 from pipeline.columns import Column, RowSchema
 from pipeline.digest import digest_bytes, digest_file
 from pipeline.errors import Invalid, Rejected
+from pipeline.serving_rules import Serving
 from pipeline.settings import Settings
-from pipeline.spec import Serving
 from pipeline.supervisor import Supervisor
 from pipeline.tensors import to_tensors
 from serving.embedded import EmbeddedPlane

@@ -13,8 +13,8 @@ from chain import Chain, chain
 
 from pipeline.errors import Invalid
 from pipeline.refs import ServingOptions
+from pipeline.serving_rules import Serving
 from pipeline.settings import Settings
-from pipeline.spec import Serving
 from pipeline.supervisor import Supervisor
 from serving.tune import TABLE, tune
 
