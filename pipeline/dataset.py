@@ -61,7 +61,12 @@ def held_out(frame: pd.DataFrame, split: Split, rows: int | None = None) -> npt.
     No row's answer depends on another row, but for how many there are: `rows` of the whole table, of which `frame` may
     be a batch (default: it is all of it).
     """
-    return np.asarray(positions(frame, split) < split.share(len(frame) if rows is None else rows))
+    return np.asarray(positions(frame, split) < held_share(split, len(frame) if rows is None else rows))
+
+
+def held_share(split: Split, rows: int) -> float:
+    """The share that is held out of so many rows; what a smaller share holds out, a larger one does too."""
+    return min(split.holdout, split.most_held_out / max(rows, 1))
 
 
 def positions(frame: pd.DataFrame, split: Split) -> npt.NDArray[np.float64]:

@@ -27,28 +27,33 @@ class Typed:
     Number -> float64, boolean -> float64 0/1/NaN, category -> object of str or None, timestamp -> datetime64[us, UTC].
     A column that a finding drops is in neither rows nor schema, unless `data.keep` names it. Columns by which the
     gates look at slices come last where the model does not read them: in the rows, and not in the schema.
+
+    `rows` is how many there are, `schema` what each looks like, `findings` what is noteworthy about columns.
     """
 
     def __init__(self, seen: _Seen, rows: Iterable[pd.DataFrame], where: str) -> None:
         self.rows = seen.rows
-        """How many they are."""
         facts, last = Facts(seen.columns), None
         for frame in rows:
             last = seen.typed(frame)
             facts.see(last, frame[seen.data.target])
         self.findings: tuple[Finding, ...] = facts.find(seen.data.keep)
-        """What is noteworthy about columns."""
         dropped = {finding.column: finding.message for finding in self.findings if finding.dropped}
         kept = tuple(column for column in seen.columns if column.name not in dropped)
         if not kept:
             remedy = "; ".join(dropped.values()) or "bring one, or shorten data.drop"
             raise Invalid("no column is left to learn from", where, remedy)
         self.schema = RowSchema(columns=kept, target=seen.data.target, task=seen.task.kind, classes=seen.labels.classes)
-        """What a row looks like."""
         if problems := _directions(seen.gates, self.schema):
             raise Invalid(problems)
         self._seen, self._source = seen, rows
         self._only = last if seen.batches == 1 else None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of a batch."""
+        read = (*self.schema.names(), self.schema.target)
+        return (*read, *(name for name in self._seen.gates.slices.columns if name not in read))
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         """Each batch, in the source's order."""
@@ -60,9 +65,8 @@ class Typed:
         target = frame[self.schema.target]
         result = pd.DataFrame({name: values[name] for name in self.schema.names()})
         result[self.schema.target] = numbers(target) if self.schema.task == "regression" else category_strings(target)
-        for name in self._seen.gates.slices.columns:
-            if name not in result.columns:
-                result[name] = values[name]
+        for name in self.columns[result.shape[1] :]:
+            result[name] = values[name]
         return result
 
 

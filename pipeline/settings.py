@@ -9,7 +9,6 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import Invalid, Problem
-from pipeline.memory import limit_bytes
 
 PREFIX = "SLIPWAY_"
 
@@ -97,11 +96,6 @@ class Settings(BaseSettings):
     def address(self) -> str:
         """How the embedded servers are called: by `host`, or by loopback where that means every address."""
         return "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 (compared, not listened on)
-
-    @property
-    def memory_bytes(self) -> int:
-        """What a fit may take: rows that do not fit are read in batches."""
-        return int(self.memory_gib * 2**30) or limit_bytes() // 2
 
     @property
     def triton_http(self) -> str:

@@ -99,13 +99,7 @@ class Split(Written):
 
     holdout: Annotated[float, Field(ge=0.05, le=0.5)] = 0.2
     seed: Seed = 7
-    most_held_out: int = Field(
-        default=1_000_000, ge=1000, le=1_000_000_000, description="about so many rows are held out at most"
-    )
-
-    def share(self, rows: int) -> float:
-        """The share that is held out of so many rows; what a smaller share holds out, a larger one does too."""
-        return min(self.holdout, self.most_held_out / max(rows, 1))
+    most_held_out: int = Field(default=1_000_000, ge=1000, le=10**9, description="about so many rows at most")
 
 
 class Checks(Written):

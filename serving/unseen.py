@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import ValidationError
 
-from pipeline.dataset import split_batches, value_hashes
+from pipeline.dataset import held_share, split_batches, value_hashes
 from pipeline.errors import Invalid
 from pipeline.refs import DatasetRef
 from pipeline.run import Run
@@ -31,7 +31,7 @@ def unseen(
     theirs = Run(champion_run, run.pipeline, run.settings, run.spec_path)
     known, split = theirs.ref(DatasetRef), _spec(theirs).split
     alike = split.seed == spec.split.seed and known.row_schema == dataset.row_schema
-    if alike and spec.split.share(dataset.rows) <= split.share(known.rows):
+    if alike and held_share(spec.split, dataset.rows) <= held_share(split, known.rows):
         return None
     kinds = {column.name: column.kind for column in known.row_schema.columns}
     common = [column.name for column in dataset.row_schema.columns if kinds.get(column.name) == column.kind]

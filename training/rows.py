@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipeline.dataset import file_batches, positions, split_part
+from pipeline.dataset import file_batches, held_share, positions, split_part
 from pipeline.refs import DatasetRef
 from pipeline.spec import Split
 from pipeline.target import encode_target
@@ -84,7 +84,7 @@ class TrainingRows:
 
     def _drawn(self) -> Iterator[pd.DataFrame]:
         """The rows below a position that is higher for rare classes."""
-        held, share = self.split.share(self.dataset.rows), self.fitting / self.count
+        held, share = held_share(self.split, self.dataset.rows), self.fitting / self.count
         target = self.dataset.row_schema.target
         counts: Counter[str] = Counter()
         if self.dataset.row_schema.classes:
@@ -97,7 +97,7 @@ class TrainingRows:
             yield frame[self._positions(frame) < held + (1 - held) * below]
 
     def _frames(self, groups: list[int] | None = None, parts: int = 1) -> Iterator[pd.DataFrame]:
-        schema, held = self.dataset.row_schema, self.split.share(self.dataset.rows)
+        schema, held = self.dataset.row_schema, held_share(self.split, self.dataset.rows)
         for frame in file_batches(self.path, [*schema.names(), schema.target], groups, parts):
             yield frame[self._positions(frame) >= held]
 

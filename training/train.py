@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.digest import digest_json, digest_tree
 from pipeline.errors import Problem, Rejected
+from pipeline.memory import fit_bytes
 from pipeline.refs import CheckReport, DatasetRef, LoggedModelRef, Validation
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec, XGBoost
@@ -41,7 +42,7 @@ def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run
     run.registry.log_dataset(run_id, dataset)
 
     with run.store.whole(dataset.key) as path:
-        rows = TrainingRows.of(path, dataset, spec.split, run.settings.memory_bytes)
+        rows = TrainingRows.of(path, dataset, spec.split, fit_bytes(run.settings.memory_gib))
         features, (x, y) = rows.features, rows.sample()
         sampled = len(y)
         begin = time.monotonic()

@@ -23,7 +23,7 @@ STEPS = {SNAPSHOT: "snapshot", XGBOOST: "xgboost", TORCH: "torch", EVERYONE: "ev
 def main(
     millions: Annotated[list[float], typer.Option(help="rows, in millions; once for each size")] = [1, 5, 10, 50],  # noqa: B006
     everyone_to: Annotated[float, typer.Option(help="most millions for pandas and scikit-learn")] = 10,
-    torch_to: Annotated[float, typer.Option(help="most millions for the network")] = 1,
+    torch_to: Annotated[float, typer.Option(help="most millions for the network")] = 0.5,
     rounds: Annotated[int, typer.Option(min=1, help="boosting rounds")] = 5,
     memory_gib: Annotated[float, typer.Option(help="SLIPWAY_MEMORY_GIB")] = 2.0,
     out: Annotated[Path, typer.Option(help="folder of results.md and results.svg")] = HERE,

@@ -90,15 +90,13 @@ def validate_spec(settings: Settings, path: Path, spec: PipelineSpec, data: bool
         room("serving.gates.judge_metrics:validate_metrics")(spec.gates.judge.metrics)
     if not data:
         return found
-    frame = room("pipeline.sources:read_source")(spec.data, path.parent)
-    typed, schema, findings = room("pipeline.infer:infer_rows")(
-        frame, spec.data, spec.task, spec.data.source, spec.gates
-    )
+    with room("pipeline.batches:Spool")(room("pipeline.sources:read_batches")(spec.data, path.parent)) as rows:
+        typed = room("pipeline.infer:infer")(rows, spec.data, spec.task, spec.data.source, spec.gates)
     if spec.checks.suite:
         notes = room("pipeline.store:Store")(settings.store)
-        room("feature_checks.suite:validate_suite")(settings.suites_dir, spec.checks.suite, tuple(typed.columns), notes)
-    summary = f"{len(typed)} rows, {len(schema.columns)} columns"
-    return {**found, "rows": summary, "findings": [finding.message for finding in findings]}
+        room("feature_checks.suite:validate_suite")(settings.suites_dir, spec.checks.suite, typed.columns, notes)
+    summary = f"{typed.rows} rows, {len(typed.schema.columns)} columns"
+    return {**found, "rows": summary, "findings": [finding.message for finding in typed.findings]}
 
 
 def schema() -> None:

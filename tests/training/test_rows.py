@@ -19,7 +19,7 @@ import pytest
 from pipeline import batches
 from pipeline.columns import RowSchema
 from pipeline.dataset import held_out, split_part
-from pipeline.memory import limit_bytes
+from pipeline.memory import fit_bytes, limit_bytes
 from pipeline.metrics import scores
 from pipeline.refs import CheckReport, DatasetRef
 from pipeline.run import Run
@@ -265,4 +265,4 @@ def test_the_limit_of_a_container_is_the_memory(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("100")
     assert limit_bytes(tmp_path, own) == 100
-    assert Settings(memory_gib=0.5).memory_bytes == 2**29
+    assert (fit_bytes(0), fit_bytes(Settings(memory_gib=0.5).memory_gib)) == (limit_bytes() // 2, 2**29)
