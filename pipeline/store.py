@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -85,6 +85,28 @@ class Store:
             if self.is_local:
                 return bool(self._fs.exists(self.path(key)))
             return self._is_object(key) or self._is_object(f"{key}/{WHOLE}")
+
+    def existing(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Those of the keys of whose folders `exists` holds; of an object store, many are asked for at once."""
+        if self.is_local:
+            return tuple(key for key in keys if self.exists(key))
+        marks = self.read_each([f"{key}/{WHOLE}" for key in keys])
+        return tuple(key for key in keys if f"{key}/{WHOLE}" in marks)
+
+    def read_each(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The bytes of each file that is there, by key; of an object store, many are read at once."""
+        with _outside(self._root):
+            if self.is_local:  # which asks nobody to wait
+                paths = {key: Path(self.path(key)) for key in keys}
+                return {key: path.read_bytes() for key, path in paths.items() if path.is_file()}
+            if not keys:
+                return {}
+            answers = self._fs.cat([self.path(key) for key in keys], on_error="return")
+            found = {key: answers[self.path(key)] for key in keys}
+            for answer in found.values():
+                if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
+                    raise answer
+            return {key: bytes(answer) for key, answer in found.items() if not isinstance(answer, Exception)}
 
     def read(self, key: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError when there is none."""

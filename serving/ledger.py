@@ -6,7 +6,7 @@ import logging
 
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, Problem
-from pipeline.record import RECORD, PromotionRecord, parse_record, record_key, sequences
+from pipeline.record import RECORD, PromotionRecord, parse_record, read_lines, record_key, sequences
 from pipeline.registry import Registry
 from pipeline.settings import Settings
 from pipeline.store import Store
@@ -80,13 +80,12 @@ def version_in(record: PromotionRecord) -> Version:
 def _unbroken(store: Store, model: str, numbers: tuple[int, ...]) -> None:
     """Raise Invalid unless each entry names an earlier one that is there: the last, unless two were written at once."""
     earlier: set[str | None] = {None}
-    for number in numbers:
-        key = record_key(model, number)
-        try:
-            content = store.read(f"{key}/{RECORD}")
-        except FileNotFoundError as error:
-            raise Invalid(f"entry {number} was taken out", store.path(key), REMEDY) from error
-        if parse_record(content, store.path(key)).before not in earlier:
-            raise Invalid(f"the entry before entry {number} was changed, or taken out", store.path(key), REMEDY)
-        earlier -= {None}  # the first entry alone follows none
-        earlier.add(digest_bytes(content))
+    try:
+        for number, (line, content) in zip(numbers, read_lines(store, model, numbers), strict=True):
+            if line.before not in earlier:
+                where = store.path(record_key(model, number))
+                raise Invalid(f"the entry before entry {number} was changed, or taken out", where, REMEDY)
+            earlier -= {None}  # the first entry alone follows none
+            earlier.add(digest_bytes(content))
+    except FileNotFoundError as error:
+        raise Invalid("this entry was taken out", str(error), REMEDY) from error
