@@ -71,8 +71,7 @@ def tune(
         trial.set_user_attr("params", params)
         found = search.attempt(trial, params)
         answers[trial.number] = found
-        best = study.best_value if _completed(study) else found.value
-        best = min(best, found.value) if lower else max(best, found.value)
+        best = (min if lower else max)(one.value for one in answers.values())  # the study would copy every trial
         log.info("%s: trial %d, %s %.5f, best %.5f", candidate.name, trial.number, metric, found.value, best)
         return found.value
 
@@ -83,7 +82,7 @@ def tune(
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=0),
     )
     study.optimize(objective, n_trials=candidate.trials, timeout=candidate.budget_s, catch=(FloatingPointError,))
-    if not _completed(study):
+    if not answers:
         raise Invalid(
             f"no trial of {candidate.name} gave a finite {metric}",
             f"candidates.{candidate.name}",
@@ -154,10 +153,6 @@ class _Search:
             if len(self.folds) > 1 and trial.should_prune():
                 raise optuna.TrialPruned
         return _Answer(float(np.mean(values)), rows, max(1, round(float(np.mean(lengths)))), curve)
-
-
-def _completed(study: optuna.Study) -> bool:
-    return any(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
 
 
 def _record(trial: optuna.trial.FrozenTrial, answer: _Answer | None) -> TrialRecord:
