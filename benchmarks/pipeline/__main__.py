@@ -1,4 +1,4 @@
-"""`python -m benchmarks.pipeline`: a run in one process and by Airflow against the bare script, side by side."""
+"""`python -m benchmarks.pipeline`: a run here and by Airflow, against the bare script and the peers, side by side."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,12 +20,14 @@ import pandas as pd
 import typer
 from rich.console import Console
 
+from benchmarks.pipeline.environments import PEERS, Peer, make
 from benchmarks.pipeline.report import AIRFLOW, BARE, RUN, Measured, Measurement, plot, report
 from pipeline import stack
 from pipeline.dataset import held_out
 from pipeline.ports import free_ports
 from pipeline.settings import Settings
 from pipeline.spec import Split
+from pipeline.supervisor import answers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -47,31 +51,40 @@ gates:  # such that a busy machine promotes too
 def main(
     repeats: Annotated[int, typer.Option(min=1, help="runs of each way, interleaved")] = 3,
     out: Annotated[Path, typer.Option(help="folder of results.md and results.svg")] = HERE,
+    peers: Annotated[
+        Path | None, typer.Option(help="folder of the peers' environments, made where they are not")
+    ] = None,
+    airflow: Annotated[bool, typer.Option(help="by Airflow too")] = True,
 ) -> None:
     """Measure, print the table, and write it with its plot."""
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(highlight=False, soft_wrap=True)
     before = os.getloadavg()[1]
-    measured: Measured = {way: [] for way in (BARE, RUN, AIRFLOW)}
-    with tempfile.TemporaryDirectory(prefix="slipway-bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="slipway-bench-") as scratch, ExitStack() as servers:
         settings = _project(Path(scratch))
-        try:
-            console.print("starting the stack")
-            stack.up(settings)
-            mask = _warm_up(settings)
-            for repeat in range(repeats):
-                ways = {
-                    BARE: lambda: _bare(mask),
-                    RUN: lambda: _slipway(settings, "run", "bench", "--quiet"),
-                    AIRFLOW: lambda: _slipway(settings, "trigger", "bench", "--wait"),
-                }
-                for way in [*ways][repeat % 3 :] + [*ways][: repeat % 3]:  # none is always the one after Airflow
-                    measured[way].append(ways[way]())
-                    console.print(f"repeat {repeat + 1} of {repeats}, {way}: {measured[way][-1].seconds:.1f} s")
-        finally:
-            stack.down(settings)
+        console.print("starting the stack")
+        servers.callback(stack.down, settings)
+        stack.up(settings, None if airflow else ("mlflow", "triton"))
+        mask = _champion(settings)
+        ways: dict[str, Callable[[], Measurement]] = {
+            BARE: lambda: _script(sys.executable, HERE / "bare.py", mask),
+            RUN: lambda: _slipway(settings, "run", "bench", "--quiet"),
+        }
+        if airflow:
+            ways[AIRFLOW] = lambda: _slipway(settings, "trigger", "bench", "--wait")
+        for peer in PEERS if peers else ():
+            console.print(f"making the environment of {peer.name}")
+            ways[peer.name] = servers.enter_context(_peer(peer, make(peer, peers), Path(scratch), mask))
+        measured: Measured = {way: [] for way in ways}
+        for way, measure in ways.items():  # byte-code, caches, databases
+            console.print(f"uncounted, {way}: {measure().seconds:.1f} s")
+        for repeat in range(repeats):
+            turn = repeat % len(ways)
+            for way in [*ways][turn:] + [*ways][:turn]:  # none is always the one after Airflow
+                measured[way].append(ways[way]())
+                console.print(f"repeat {repeat + 1} of {repeats}, {way}: {measured[way][-1].seconds:.1f} s")
     _same_models(measured)
-    text = report(measured, WORK, before)
+    text = report(measured, WORK, before, {peer.name: peer.requirement for peer in PEERS if peers})
     console.print(text, markup=False)
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.md").write_text(text, encoding="utf-8")
@@ -97,38 +110,81 @@ def _project(root: Path) -> Settings:
     )
 
 
-def _warm_up(settings: Settings) -> Path:
-    """Run once each way, uncounted: byte-code, caches, the first champion. Returns the file of the held-out mask."""
-    _slipway(settings, "trigger", "bench", "--wait")
-    summary = _answer(settings, "run", "bench", "--quiet")
+def _champion(settings: Settings) -> Path:
+    """A champion of another seed, which every run has to beat. Returns the file of the held-out mask."""
+    summary = _answer(settings, "run", "bench", "--quiet", "--seed", "1")
     rows = pd.read_parquet(Path(settings.store) / summary["dataset"]["key"])
     mask = settings.root / "held_out.npy"
     np.save(mask, held_out(rows, Split()))
-    _bare(mask)
     return mask
 
 
-def _bare(mask: Path) -> Measurement:
+def _script(
+    python: str, file: Path, mask: Path, *before: str, environment: dict[str, str] | None = None
+) -> Measurement:
+    """Run a script that takes the bare script's options, and whose last line of JSON is what it has to say."""
     counts = {"trees-trials": TREES_TRIALS, "network-trials": NETWORK_TRIALS, "folds": FOLDS, "epochs": EPOCHS}
-    command = [sys.executable, str(HERE / "bare.py"), "--held-out", str(mask)]
-    command += [f"--{name}={value}" for name, value in counts.items()]
+    command = [python, str(file), *before, "--held-out", str(mask)]
+    for name, value in counts.items():
+        command += [f"--{name}", str(value)]
+    known = {
+        **os.environ,
+        "PYTHONPATH": str(HERE),
+        "DO_NOT_TRACK": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **(environment or {}),
+    }
     begin = time.perf_counter()
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, env=known, check=False, capture_output=True, text=True)
     seconds = time.perf_counter() - begin
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    said = json.loads(done.stdout.splitlines()[-1])
-    return Measurement(seconds, said["fit_s"], {name: model["log_loss"] for name, model in said["models"].items()})
+    lines = [line[line.index("{") :] for line in done.stdout.splitlines() if '"log_loss"' in line]
+    if done.returncode or not lines:
+        raise SystemExit(done.stderr + done.stdout)
+    said = json.loads(lines[-1])
+    fits = {name: model["fit_s"] for name, model in said.items()}
+    return Measurement(seconds, fits, {name: model["log_loss"] for name, model in said.items()})
+
+
+@contextmanager
+def _peer(peer: Peer, python: Path, scratch: Path, mask: Path) -> Iterator[Callable[[], Measurement]]:
+    """How a run of the peer is measured, its state in a folder of its own, its server up where it has one."""
+    home = scratch / peer.name.lower()
+    home.mkdir()
+    fill = {"home": str(home), "port": str(free_ports("127.0.0.1", 1)[0])}
+    environment = {name: value.format(**fill) for name, value in peer.environment.items()}
+    server = None
+    if peer.server:
+        command = [str(python), *(word.format(**fill) for word in peer.server)]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        server = subprocess.Popen(command, env={**os.environ, "DO_NOT_TRACK": "1", **environment}, **quiet)  # type: ignore[call-overload]
+        _await(f"http://127.0.0.1:{fill['port']}/api/health")
+    try:
+        yield lambda: _script(str(python), HERE / "peers" / peer.flow, mask, *peer.before, environment=environment)
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait()
+
+
+def _await(url: str) -> None:
+    deadline = time.monotonic() + 300
+    while not answers(url):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{url} does not answer")
+        time.sleep(0.2)
 
 
 def _slipway(settings: Settings, *arguments: str) -> Measurement:
+    """A run, and then, uncounted, the way back to the champion that it replaced: it would not replace itself."""
     begin = time.perf_counter()
     summary = _answer(settings, *arguments)
     seconds = time.perf_counter() - begin
+    _answer(settings, "rollback", "bench")
     tasks = summary["tasks"]
     loss = {score["candidate"]: score["metrics"]["log_loss"] for score in summary["evaluation"]["scores"]}
+    fits = {task["task"].removeprefix("train_"): task["fit_s"] for task in tasks if task["fit_s"]}
     own = {task["task"]: max(task["seconds"] - task["fit_s"], 0.0) for task in tasks}
-    return Measurement(seconds, sum(task["fit_s"] for task in tasks), loss, own)
+    return Measurement(seconds, fits, loss, own)
 
 
 def _answer(settings: Settings, *arguments: str) -> dict[str, Any]:

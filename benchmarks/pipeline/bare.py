@@ -2,9 +2,9 @@
 
     python benchmarks/pipeline/bare.py --trees-trials 3 --network-trials 2 --folds 3 --epochs 40 --held-out mask.npy
 
-`--held-out` is a (569,) bool array, so that both sides fit the same rows. Prints one line of JSON: seconds of fitting,
-and for each model its parameters, its length and its log loss on the held-out rows, by which it is known to be the same
-model. No data checks, no tracking, no plots, no registry, no server, no gates.
+`--held-out` is a (569,) bool array, so that all sides fit the same rows. Prints one line of JSON: for each model its
+parameters, its length, its seconds of fitting, and its log loss on the held-out rows, by which it is known to be the
+same model. No data checks, no tracking, no plots, no registry, no server, no gates. The peers' flows call these functions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -211,33 +212,91 @@ def network_onnx(model: nn.Module, width: int) -> bytes:
     return bytes(program.model_proto.SerializeToString())
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Candidate:
+    """How a kind of model is fitted, asked, tuned and exported; `length`: at most so many rounds or epochs."""
+
+    fit: Fit
+    ask: Ask
+    defaults: Params
+    suggest: Suggest
+    export: Callable[[Any, int], bytes]
+    trials: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model that was tuned and fitted, and the seconds that took."""
+
+    model: Any
+    params: Params
+    length: int
+    fit_s: float
+
+
+def options() -> argparse.Namespace:
+    """The command line, which every peer has too."""
     parser = argparse.ArgumentParser(description="Tune, fit, export and compare two models.")
-    parser.add_argument("--trees-trials", type=int, default=3)
-    parser.add_argument("--network-trials", type=int, default=2)
-    parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=40)
+    for name, default in (("trees-trials", 3), ("network-trials", 2), ("folds", 3), ("epochs", 40)):
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--held-out", type=Path, required=True)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def candidates(trees_trials: int, network_trials: int, epochs: int) -> dict[str, Candidate]:
+    """Both, by name."""
     torch.set_num_threads(1)
+    return {
+        "xgboost": Candidate(fit_trees, ask_trees, TREES, suggest_trees, trees_onnx, trees_trials, ROUNDS),
+        "torch": Candidate(fit_network, ask_network, NETWORK, suggest_network, network_onnx, network_trials, epochs),
+    }
+
+
+def load(held_out: Path) -> tuple[Part, Part]:
+    """Training rows and held-out rows."""
     bunch = load_breast_cancer()
     x, y = bunch.data.astype(np.float32), (bunch.target == 0).astype(np.int64)  # 1 is malignant
-    held = np.load(options.held_out)
-    part = x[~held], y[~held]
-    report: dict[str, Any] = {"fit_s": 0.0, "models": {}}
-    for name, fit, ask, defaults, suggest, export, trials, length in (
-        ("xgboost", fit_trees, ask_trees, TREES, suggest_trees, trees_onnx, options.trees_trials, ROUNDS),
-        ("torch", fit_network, ask_network, NETWORK, suggest_network, network_onnx, options.network_trials, options.epochs),
-    ):  # fmt: skip
-        begin = time.perf_counter()
-        params, best = tune(fit, ask, defaults, suggest, part, trials, options.folds, length)
-        model, _ = fit(part, params, best, None)
-        report["fit_s"] += time.perf_counter() - begin
-        session = ort.InferenceSession(export(model, x.shape[1]), providers=["CPUExecutionProvider"])
-        answer = session.run([session.get_outputs()[-1].name], {"x": x[held]})[0][:, 1]
-        np.testing.assert_allclose(answer, ask(model, x[held]), atol=1e-5, rtol=1e-4)
-        report["models"][name] = {"params": params, "length": best, "log_loss": float(log_loss(y[held], answer))}
-    print(json.dumps(report))
+    held = np.load(held_out)
+    return (x[~held], y[~held]), (x[held], y[held])
+
+
+def fitted(candidate: Candidate, part: Part, folds: int) -> Fitted:
+    """Tune on the folds, then fit on all training rows."""
+    begin = time.perf_counter()
+    params, best = tune(
+        candidate.fit, candidate.ask, candidate.defaults, candidate.suggest, part, candidate.trials, folds, candidate.length
+    )  # fmt: skip
+    model, _ = candidate.fit(part, params, best, None)
+    return Fitted(model, params, best, time.perf_counter() - begin)
+
+
+def checked(candidate: Candidate, model: Any, content: bytes, held: Part) -> float:
+    """The log loss of the graph's answers to the held-out rows, which are the model's."""
+    x, y = held
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    answer = session.run([session.get_outputs()[-1].name], {"x": x})[0][:, 1]
+    np.testing.assert_allclose(answer, candidate.ask(model, x), atol=1e-5, rtol=1e-4)
+    return float(log_loss(y, answer))
+
+
+def said(found: Mapping[str, tuple[Fitted, float]]) -> str:
+    """What a run prints last: each model with its seconds of fitting and its log loss."""
+    models = {
+        name: {"params": one.params, "length": one.length, "fit_s": one.fit_s, "log_loss": loss}
+        for name, (one, loss) in found.items()
+    }
+    return json.dumps(models)
+
+
+def main() -> None:
+    asked = options()
+    train, held = load(asked.held_out)
+    found = {}
+    for name, candidate in candidates(asked.trees_trials, asked.network_trials, asked.epochs).items():
+        one = fitted(candidate, train, asked.folds)
+        found[name] = one, checked(candidate, one.model, candidate.export(one.model, train[0].shape[1]), held)
+    print(said(found))
 
 
 if __name__ == "__main__":
