@@ -61,7 +61,7 @@ def main(
     console = Console(highlight=False, soft_wrap=True)
     before = os.getloadavg()[1]
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as scratch, ExitStack() as servers:
-        settings = _project(Path(scratch))
+        settings = project(Path(scratch))
         console.print("starting the stack")
         servers.callback(stack.down, settings)
         stack.up(settings, None if airflow else ("mlflow", "triton"))
@@ -95,7 +95,7 @@ def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _project(root: Path) -> Settings:
+def project(root: Path) -> Settings:
     """A project of its own: the spec, the suite, the DAG entry; free ports."""
     (root / "dags" / "specs").mkdir(parents=True)
     (root / "dags" / "specs" / "bench.yaml").write_text(SPEC, encoding="utf-8")

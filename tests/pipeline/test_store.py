@@ -249,3 +249,25 @@ def test_a_folder_of_a_bucket_whose_writer_died_is_written_again(
     bucket.put(folder, "model")
     with bucket.local("model") as copy:
         assert sorted(path.name for path in copy.iterdir()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_many_files_are_read_at_once(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    store = Store(str(tmp_path / "store")) if kind == "folder" else request.getfixturevalue("bucket")
+    folder = tmp_path / "entry"
+    folder.mkdir()
+    (folder / "record.json").write_text("{}")
+    keys = [f"records/m/{at:06d}" for at in range(1, 31)]
+    for key in keys[:-1]:
+        store.put(folder, key)
+    store.write(f"{keys[-1]}.run", b"claimed")
+    assert store.existing(keys) == tuple(keys[:-1])
+    files = [f"{key}/record.json" for key in keys]
+    assert store.read_each(files) == dict.fromkeys(files[:-1], b"{}")
+    assert store.read_each(files[-1:]) == {}
+    assert store.read_each([]) == {}
+
+
+def test_a_folder_of_a_bucket_that_is_half_written_does_not_exist(bucket: Store) -> None:
+    bucket.write("records/half/000001/record.json", b"{}")
+    assert bucket.existing(["records/half/000001"]) == ()
