@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     judge_key: SecretStr | None = Field(default=None, description="its API key")
     openlineage_url: str = Field(default="", description="receiver of OpenLineage events; empty: none are sent")
     openlineage_key: SecretStr | None = Field(default=None, description="its API key")
-    threads: int = Field(default=0, ge=0, description="threads of a fit (0: one for each core)")
+    threads: int = Field(default=0, ge=0, description="threads of a fit, and of a check (0: one for each core)")
     memory_gib: float = Field(
         default=0.0, ge=0, description="memory of a fit, in GiB (0: half of the machine's, or of the container's limit)"
     )

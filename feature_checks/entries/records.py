@@ -99,6 +99,9 @@ def _pair_in_set(
         raise Left("no list of pairs")
     known = [_both(rows, pair, values) for values in value_pairs_set]
     ok = " OR ".join(f"({one})" for one in known if one) or "FALSE"
+    (considered,) = yield (rows.count(_present(pair, ignore_row_if)),)
+    if not considered:
+        raise Left("Great Expectations fails where no row is to be judged")
     return (yield from _judge(rows, pair, ok, ignore_row_if, exact(mostly), _listed(pair)))
 
 

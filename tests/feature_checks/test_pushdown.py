@@ -315,3 +315,10 @@ def test_every_type_has_an_entry_or_a_reason_and_every_entry_is_drawn() -> None:
     assert known == ENTRIES.keys() | LEFT.keys()
     assert not ENTRIES.keys() & LEFT.keys()
     assert ENTRIES.keys() == ARGUMENTS.keys() == TYPICAL.keys()
+
+
+def test_the_guide_names_every_type() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "checks.md").read_text(encoding="utf-8")
+    pushed, left = guide.split("## What is left, and why")
+    assert all(f"`{kind.removeprefix('expect_')}`" in pushed for kind in ENTRIES)
+    assert all(f"`{kind.removeprefix('expect_')}`" in left for kind in LEFT)
