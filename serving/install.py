@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.digest import digest_file, digest_json
@@ -16,14 +17,14 @@ from pipeline.settings import Settings, read_settings
 
 FILES = Path(__file__).parent / "server_files"
 NATIVE = Path(__file__).parent / "native"
-ONNX_RUNTIME = "libonnxruntime.so.1"  # the name that the backend looks for beside itself
+ONNX_RUNTIME = "libonnxruntime.so.1"  # the name that the backends look for
 MIN_GLIBC = (2, 35)
 READY = ".ready"  # holds the digest of what was installed; `make` goes by its time
 log = logging.getLogger("slipway")
 
 
 def install(settings: Settings) -> None:
-    """Install the server into `settings.triton_dir` and build its backend, whole or not at all.
+    """Install the server into `settings.triton_dir` and build its backends, whole or not at all.
 
     Raises:
         Invalid: this machine cannot run it, or the folder may not be written. A retry does not help.
@@ -42,7 +43,7 @@ def install(settings: Settings) -> None:
         log.info("installing tritonserver into %s", target)
         _pip("--target", str(fresh / "server"), "-r", str(FILES / "server.txt"))
         (fresh / "server" / "pytriton" / "tritonserver" / "bin" / "tritonserver").chmod(0o755)
-        _build(fresh / "build", fresh / "backends" / "onnxruntime")
+        _build(fresh / "build", fresh / "backends")
         shutil.rmtree(fresh / "build")
         (fresh / READY).write_text(wanted, encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
@@ -60,22 +61,38 @@ def _wanted() -> str:
     return digest_json([digest_file(path) for path in (*files, Path(__file__))])
 
 
-def _build(wheels: Path, backend: Path) -> None:
-    """The backend, and beside it the library that it runs on."""
-    backend.mkdir(parents=True)
-    _pip("--target", str(wheels), "-r", str(FILES / "backend.txt"))
-    (library,) = (wheels / "onnxruntime" / "capi").glob("libonnxruntime.so.*")
-    shutil.copyfile(library, backend / ONNX_RUNTIME)
-    command = [
-        *_compiler(wheels),
-        *("-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-s", "-Wl,-rpath,$ORIGIN"),
-        *("-o", str(backend / "libtriton_onnxruntime.so")),
-        *sorted(path.name for path in NATIVE.glob("*.cc")),
-    ]
-    log.info("building its backend")
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=NATIVE)
+def _build(wheels: Path, backends: Path) -> None:
+    """The backends, and beside each the libraries that it runs on; that of `xgboost` has its features by ONNX too."""
+    _pip("--target", str(wheels), "-r", str(FILES / "backends.txt"))
+    compiler = _compiler(wheels)
+    log.info("building its backends")
+
+    def compiled(source: Path) -> str:
+        made = str(wheels / f"{source.stem}.o")
+        _run([*compiler, "-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-c", str(source), "-o", made])
+        return made
+
+    with ThreadPoolExecutor() as pool:
+        objects = list(pool.map(compiled, sorted(NATIVE.glob("*.cc"))))
+    libraries = {
+        "onnxruntime": {ONNX_RUNTIME: next((wheels / "onnxruntime" / "capi").glob("libonnxruntime.so.*"))},
+        "xgboost": {path.name: path for path in (*wheels.glob("xgboost_cpu.libs/*"), *wheels.glob("xgboost/lib/*"))},
+    }
+    for name, files in libraries.items():
+        backend = backends / name
+        backend.mkdir(parents=True)
+        for library, path in files.items():
+            shutil.copyfile(path, backend / library)
+        own = [path for path in objects if not path.endswith("_backend.o") or path.endswith(f"{name}_backend.o")]
+        linked = [] if name == "onnxruntime" else ["-Wl,--no-as-needed", *(f"-l:{library}" for library in files)]
+        where = [f"-L{backend}", "-Wl,-rpath,$ORIGIN:$ORIGIN/../onnxruntime"]
+        _run([*compiler, "-shared", "-s", "-o", str(backend / f"libtriton_{name}.so"), *own, *where, *linked])
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise Invalid(f"the backend cannot be built: {done.stderr.strip()[:500]}", str(NATIVE), "correct its sources")
+        raise Invalid(f"a backend cannot be built: {done.stderr.strip()[:500]}", str(NATIVE), "correct its sources")
 
 
 def _compiler(wheels: Path) -> list[str]:

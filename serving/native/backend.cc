@@ -4,7 +4,7 @@
 #include <new>
 
 #include "instance.h"
-#include "session.h"
+#include "runtime.h"
 
 #define SLIPWAY_EXPORT __attribute__((visibility("default")))
 
@@ -47,7 +47,7 @@ SLIPWAY_EXPORT TRITONSERVER_Error* TRITONBACKEND_Initialize(TRITONBACKEND_Backen
       const std::string wanted = std::to_string(kTritonMajor) + "." + std::to_string(kTritonMinor);
       throw Failure{TRITONSERVER_ERROR_UNSUPPORTED, "this Triton's API is " + found + ", and the backend's " + wanted};
     }
-    load_onnxruntime();
+    runtime();
   });
 }
 

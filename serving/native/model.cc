@@ -103,7 +103,7 @@ Model::Model(TRITONBACKEND_Model* model) : text_(read_config(model)) {
   }
   for (const Json& item : config()["output"].items()) outputs_.push_back(item["name"].text());
   if (!config()["optimization"]["execution_accelerators"].members().empty()) {
-    warn("execution_accelerators have no effect in this backend: ONNX Runtime's own run");
+    warn("execution_accelerators have no effect in this backend");
   }
 }
 
@@ -127,7 +127,7 @@ void Model::complete(TRITONBACKEND_Model* model) const {
 std::shared_ptr<const Engine> Model::engine(int gpu_or_cpu) {
   const std::lock_guard<std::mutex> held(loading_);
   if (gpu_or_cpu != kCpu && !has_gpu()) {
-    if (!warned_) warn("this onnxruntime has no CUDA: the instance answers from the CPU");
+    if (!warned_) warn("this backend has no CUDA: the instance answers from the CPU");
     warned_ = true;
     gpu_or_cpu = kCpu;
   }

@@ -1,46 +1,12 @@
 #include "session.h"
 
-#include <dlfcn.h>
-
 #include <cstring>
 #include <string_view>
 
+#include "runtime.h"
 #include "strings.h"
 
 namespace {
-
-constexpr const char* kLibrary = "libonnxruntime.so.1";  // found by the backend's rpath
-
-struct Runtime {
-  const OrtApi* api = nullptr;
-  OrtEnv* env = nullptr;  // for as long as the process lives
-  OrtAllocator* allocator = nullptr;
-  OrtMemoryInfo* cpu = nullptr;
-};
-
-Runtime load();
-
-const Runtime& runtime() {
-  static const Runtime loaded = load();
-  return loaded;
-}
-
-const OrtApi& api() { return *runtime().api; }
-
-void check(const OrtApi& ort, OrtStatus* status) {
-  if (status == nullptr) return;
-  const std::string text = ort.GetErrorMessage(status);
-  // Values of the request that the graph cannot take are said in words alone.
-  const bool blames_request =
-      ort.GetErrorCode(status) == ORT_INVALID_ARGUMENT || text.find("out of bounds") != std::string::npos;
-  ort.ReleaseStatus(status);
-  throw Failure{blames_request ? TRITONSERVER_ERROR_INVALID_ARG : TRITONSERVER_ERROR_INTERNAL, text};
-}
-
-void check(OrtStatus* status) { check(api(), status); }
-
-template <class T>
-using Owned = std::unique_ptr<T, void (*)(T*)>;
 
 Owned<OrtValue> owned(OrtValue* value) { return {value, api().ReleaseValue}; }
 
@@ -193,57 +159,22 @@ void use_gpu(OrtSessionOptions* options, int gpu) {
   check(api().SessionOptionsAppendExecutionProvider_CUDA_V2(options, made));
 }
 
-// A library that is not laid out as declared is found here, and not in a request: a text goes into a tensor and out.
-void try_out(const Runtime& loaded) {
-  const OrtApi& ort = *loaded.api;
-  static constexpr std::string_view kText = "laid out as declared";
-  const int64_t shape = 1;
-  OrtValue* value = nullptr;
-  check(ort, ort.CreateTensorAsOrtValue(loaded.allocator, &shape, 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING, &value));
-  const Owned<OrtValue> kept(value, ort.ReleaseValue);
-  char* bytes = nullptr;
-  check(ort, ort.GetResizedStringTensorElementBuffer(value, 0, kText.size(), &bytes));
-  std::memcpy(bytes, kText.data(), kText.size());
-  size_t size = 0, begin = 1;
-  check(ort, ort.GetStringTensorDataLength(value, &size));
-  std::string found(size, '\0');
-  check(ort, ort.GetStringTensorContent(value, found.data(), size, &begin, 1));
-  if (found != kText || begin != 0) {
-    throw Failure{TRITONSERVER_ERROR_INTERNAL, std::string(kLibrary) + " is not laid out as its contract says"};
-  }
-}
-
-Runtime load() {
-  void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
-  void* symbol = library == nullptr ? nullptr : dlsym(library, "OrtGetApiBase");
-  if (symbol == nullptr) throw Failure{TRITONSERVER_ERROR_UNAVAILABLE, std::string("no ONNX Runtime: ") + dlerror()};
-  const OrtApiBase* base = reinterpret_cast<const OrtApiBase* (*)()>(symbol)();
-  Runtime loaded;
-  loaded.api = base->GetApi(kOrtVersion);
-  if (loaded.api == nullptr) {
-    throw Failure{TRITONSERVER_ERROR_UNSUPPORTED,
-                  std::string("ONNX Runtime ") + base->GetVersionString() + " is too old: 1.15 or newer is needed"};
-  }
-  const OrtApi& ort = *loaded.api;
-  check(ort, ort.CreateEnv(ORT_LOGGING_LEVEL_ERROR, "triton", &loaded.env));
-  check(ort, ort.GetAllocatorWithDefaultOptions(&loaded.allocator));
-  check(ort, ort.CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &loaded.cpu));
-  try_out(loaded);
-  return loaded;
-}
-
 }  // namespace
 
-void load_onnxruntime() { runtime(); }
-
-bool onnxruntime_has_cuda() {
-  char** names = nullptr;
-  int count = 0;
-  check(api().GetAvailableProviders(&names, &count));
-  bool found = false;
-  for (int at = 0; at < count; ++at) found = found || std::string_view(names[at]) == "CUDAExecutionProvider";
-  check(api().ReleaseAvailableProviders(names, count));
-  return found;
+SessionOptions session_options(const Json& config) {
+  const auto parameter = [&config](std::string_view name) {
+    return static_cast<int>(config["parameters"][name]["string_value"].number());
+  };
+  SessionOptions options;
+  options.intra_op_threads = parameter("intra_op_thread_count");
+  options.inter_op_threads = parameter("inter_op_thread_count");
+  if (parameter("execution_mode") == 1) options.mode = ORT_PARALLEL;
+  switch (config["optimization"]["graph"]["level"].number()) {  // everything is on without
+    case -1: options.level = ORT_ENABLE_BASIC; break;
+    case 1: options.level = ORT_ENABLE_EXTENDED; break;
+    case 2: options.level = ORT_DISABLE_ALL; break;
+  }
+  return options;
 }
 
 Session::Session(const std::string& path, const SessionOptions& wanted) {

@@ -1,4 +1,4 @@
-// ONNX Runtime, by its shared library beside the backend.
+// A graph, run by ONNX Runtime.
 #pragma once
 
 #include <string>
@@ -14,6 +14,9 @@ struct SessionOptions {
   GraphOptimizationLevel level = ORT_ENABLE_ALL;
   int gpu_or_cpu = kCpu;
 };
+
+// What config.pbtxt says, by the names that NVIDIA's backend `onnxruntime` reads.
+SessionOptions session_options(const Json& config);
 
 // A graph that is loaded. ONNX Runtime's sessions are safe to run from several threads at once.
 class Session : public Engine {
@@ -31,9 +34,3 @@ class Session : public Engine {
   OrtSession* session_ = nullptr;
   std::vector<Described> inputs_, outputs_;
 };
-
-// Finds the library, once. Throws Failure where it is missing, too old, or not laid out as its contract says.
-void load_onnxruntime();
-
-// Whether the library can run graphs on a GPU.
-bool onnxruntime_has_cuda();

@@ -275,19 +275,21 @@ def test_models_come_and_go_under_load(client, load):
 
 def test_what_a_client_cancels_is_not_computed(client, load):
     nodes = [helper.make_node("Loop", ["turns", "", "matrix"], ["y"], body=_body())]
-    matrix = helper.make_tensor("matrix", TensorProto.FLOAT, [200, 200], [0.0] * 40_000)
-    graph = (nodes, [info("turns", TensorProto.INT64, 1)], [info("y", TensorProto.FLOAT, 200, 200)], [matrix])
+    matrix = helper.make_tensor("matrix", TensorProto.FLOAT, [300, 300], [0.0] * 90_000)
+    graph = (nodes, [info("turns", TensorProto.INT64, 1)], [info("y", TensorProto.FLOAT, 300, 300)], [matrix])
     load("slow", graph, config='backend: "onnxruntime" max_batch_size: 0 instance_group [ {{ count: 1 kind: KIND_CPU }} ]\n'
          'input [ {{ name: "turns" data_type: TYPE_INT64 dims: [ 1 ] }} ]\n'
-         'output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 200, 200 ] }} ]\n')  # fmt: skip
+         'output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 300, 300 ] }} ]\n')  # fmt: skip
     tensor = grpc.InferInput("turns", [1], "INT64")
-    tensor.set_data_from_numpy(np.array([3000]))
-    done = threading.Event()
+    tensor.set_data_from_numpy(np.array([8000]))
+    done, cancelled = threading.Event(), threading.Event()
     with grpc.InferenceServerClient(client.address) as server:
         server.async_infer("slow", [tensor], lambda result, error: done.set())  # keeps the instance busy
-        waiting = server.async_infer("slow", [tensor], lambda result, error: None)
+        waiting = server.async_infer("slow", [tensor], lambda result, error: cancelled.set())
         time.sleep(0.2)
         waiting.cancel()
+        assert cancelled.wait(10)
+        assert not done.is_set(), "the server was too fast"
         assert done.wait(60)
         tensor.set_data_from_numpy(np.array([1]))
         server.infer("slow", [tensor])
@@ -303,8 +305,8 @@ def _body() -> onnx.GraphProto:
     inputs = [
         info("turn", TensorProto.INT64),
         info("go", TensorProto.BOOL),
-        info("before", TensorProto.FLOAT, 200, 200),
+        info("before", TensorProto.FLOAT, 300, 300),
     ]
     return helper.make_graph(
-        nodes, "body", inputs, [info("on", TensorProto.BOOL), info("after", TensorProto.FLOAT, 200, 200)]
+        nodes, "body", inputs, [info("on", TensorProto.BOOL), info("after", TensorProto.FLOAT, 300, 300)]
     )
