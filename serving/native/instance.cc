@@ -241,7 +241,8 @@ Input Instance::gather_one(const Requests& requests, uint32_t index) {
 std::vector<const char*> Instance::wanted(const Requests& requests) const {
   std::vector<const char*> names;
   for (const std::string& name : model_.outputs()) {
-    if (std::any_of(requests.begin(), requests.end(), [&](const Request& request) { return wants(request.handle, name); })) {
+    if (std::any_of(requests.begin(), requests.end(),
+                    [&](const Request& request) { return wants(request.handle, name); })) {
       names.push_back(name.c_str());
     }
   }

@@ -1,5 +1,5 @@
-// The part of Triton's C API that these backends use, as NVIDIA's tritonbackend.h and tritonserver.h have it. The server
-// exports the functions; the ABI is stable within a major version, which is checked when the backend is loaded.
+// The part of Triton's C API that these backends use, as NVIDIA's tritonbackend.h and tritonserver.h have it. The
+// server exports the functions; the ABI is stable within a major version, which is checked when the backend is loaded.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
-// The part of XGBoost's C API that the backend uses, as xgboost/c_api.h has it. A call that does not return 0 has failed.
+// The part of XGBoost's C API that the backend uses, as xgboost/c_api.h has it. A call that does not return 0 has
+// failed.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The backend `xgboost`: `<version>/features.onnx` makes a matrix of the request, `<version>/model.ubj` answers it. Trees
-// walk large batches faster than the same trees as ONNX do.
+// The backend `xgboost`: `<version>/features.onnx` makes a matrix of the request, `<version>/model.ubj` answers it.
+// Trees walk large batches faster than the same trees as ONNX do.
 
 #include <algorithm>
 #include <string>
@@ -59,8 +59,7 @@ class Booster {
     const bst_ulong* shape = nullptr;
     bst_ulong rank = 0;
     Answer answer{};
-    check_booster(
-        XGBoosterPredictFromDense(handle_, values.c_str(), kConfig, nullptr, &shape, &rank, &answer.values));
+    check_booster(XGBoosterPredictFromDense(handle_, values.c_str(), kConfig, nullptr, &shape, &rank, &answer.values));
     answer.width = rank < 2 ? 1 : static_cast<int64_t>(shape[1]);
     return answer;
   }
