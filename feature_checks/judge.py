@@ -34,7 +34,7 @@ def run_suite(suite: Suite, path: Path, threads: int = 0) -> tuple[tuple[Outcome
     )
     results = [
         _pushed(config, verdict) if isinstance(verdict, Judged) else _left(next(by_gx), verdict)
-        for config, verdict in zip(suite.reading, verdicts, strict=True)
+        for _, config, verdict in zip(suite.expectations, suite.reading, verdicts, strict=True)
     ]
     met = sum(result["success"] for result in results)
     document = {

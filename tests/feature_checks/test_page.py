@@ -17,8 +17,9 @@ def test_what_rows_hold_is_text_and_never_markup() -> None:
     )
     outcome = Outcome(
         type="expect", column=HOSTILE, severity="critical", passed=False, expected="e", message=HOSTILE,
-        unexpected_share=0.5,
+        unexpected_share=0.5, engine="Great Expectations",
     )  # fmt: skip
     page = render("p", "r", dataset, "s", False, (outcome,))
     assert "<script" not in page
+    assert ">Great Expectations</td>" in page
     assert page.count("&lt;script&gt;") == 3
