@@ -30,7 +30,7 @@ def check(spec: PipelineSpec, dataset: DatasetRef, run: Run) -> CheckReport:
     with run.store.whole(dataset.key) as path:
         columns = tuple(column.name for column in columns_of(path))
         suite = validate_suite(run.settings.suites_dir, spec.checks.suite, columns, run.store)
-        outcomes, result = run_suite(suite, path, run.settings.threads)
+        outcomes, result = run_suite(suite, path, run.settings.threads, run.settings.memory_bytes)
     failures = tuple(outcome.failure for outcome in outcomes if not outcome.passed)
     passed = all(failure.severity != "critical" for failure in failures)
     for failure in failures:

@@ -15,7 +15,7 @@ from feature_checks.entries.rows import NUMBERED, ROWS, Ask, Values
 from feature_checks.parquet import Column, columns_of, view
 from pipeline.errors import Unavailable
 
-MEMORY = "2GiB"  # what does not fit lies on the disk meanwhile
+MEMORY_BYTES = 2 * 2**30  # the most it takes; what does not fit lies on the disk meanwhile
 AT_ONCE = 256  # aggregates of one query
 _NAMES = re.compile(r"\$(v[0-9]+)")
 
@@ -46,15 +46,15 @@ class Database:
 
 
 @contextmanager
-def opened(path: Path, threads: int = 0) -> Iterator[Database]:
-    """The file as a database. `threads`: 0 for one for each core.
+def opened(path: Path, threads: int = 0, memory_bytes: int = MEMORY_BYTES) -> Iterator[Database]:
+    """The file as a database. `threads`: 0 for one for each core; of `memory_bytes` it takes 2 GiB at most.
 
     Raises:
         Unavailable: the disk failed, or memory was short. A retry helps.
     """
     with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
         config = {
-            "memory_limit": MEMORY,
+            "memory_limit": f"{min(memory_bytes, MEMORY_BYTES)}B",
             "temp_directory": scratch,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_checks import gx
+from feature_checks.database import MEMORY_BYTES
 from feature_checks.entries.rows import Judged, Left
 from feature_checks.outcome import Outcome, columns_named, outcome_of
 from feature_checks.parquet import columns_of
@@ -17,17 +18,19 @@ from feature_checks.suite import Suite
 _FINE = {"raised_exception": False, "exception_traceback": None, "exception_message": None}
 
 
-def run_suite(suite: Suite, path: Path, threads: int = 0) -> tuple[tuple[Outcome, ...], dict[str, Any]]:
+def run_suite(
+    suite: Suite, path: Path, threads: int = 0, memory_bytes: int = MEMORY_BYTES
+) -> tuple[tuple[Outcome, ...], dict[str, Any]]:
     """Every expectation on the rows of the file, and the result in Great Expectations' form.
 
     Of the rows, those columns are loaded that an expectation needs which is not pushed down. The meta of each result
     names the engine that judged, and why where it was not DuckDB. An expectation that cannot be evaluated has failed.
-    Call `validate_suite` before. `threads`: 0 for one for each core.
+    Call `validate_suite` before. `threads`: 0 for one for each core; of `memory_bytes` DuckDB takes 2 GiB at most.
 
     Raises:
         Unavailable: the disk failed, or memory was short. A retry helps.
     """
-    verdicts = push_down(path, suite.reading, threads)
+    verdicts = push_down(path, suite.reading, threads, memory_bytes)
     left = [index for index, verdict in enumerate(verdicts) if isinstance(verdict, Left)]
     by_gx = iter(
         gx.judge([suite.expectations[index] for index in left], path, _needed(suite, left, path)) if left else ()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from feature_checks.database import Database, opened
+from feature_checks.database import MEMORY_BYTES, Database, opened
 from feature_checks.entries.conditions import predicate
 from feature_checks.entries.maps import MAPS
 from feature_checks.entries.outliers import OUTLIERS
@@ -53,7 +53,9 @@ class _Work:
         return next(self._asking)
 
 
-def push_down(path: Path, expectations: Sequence[Mapping[str, Any]], threads: int = 0) -> list[Judged | Left]:
+def push_down(
+    path: Path, expectations: Sequence[Mapping[str, Any]], threads: int = 0, memory_bytes: int = MEMORY_BYTES
+) -> list[Judged | Left]:
     """The verdict on each expectation, as Great Expectations reads it, or why it is left to Great Expectations.
 
     Entries ask in rounds, and what all of them ask in a round is asked together: of most suites, most is in the first
@@ -62,7 +64,7 @@ def push_down(path: Path, expectations: Sequence[Mapping[str, Any]], threads: in
     Raises:
         Unavailable: the disk failed, or memory was short. A retry helps.
     """
-    with opened(path, threads) as database:
+    with opened(path, threads, memory_bytes) as database:
         works = [_Work(expectation, database) for expectation in expectations]
         while under_way := [work for work in works if work.verdict is None]:
             answers = database.answer([ask for work in under_way for ask in work.asks])

@@ -66,7 +66,9 @@ class Settings(BaseSettings):
     openlineage_key: SecretStr | None = Field(default=None, description="its API key")
     threads: int = Field(default=0, ge=0, description="threads of a fit, and of a check (0: one for each core)")
     memory_gib: float = Field(
-        default=0.0, ge=0, description="memory of a fit, in GiB (0: half of the machine's, or of the container's limit)"
+        default=0.0,
+        ge=0,
+        description="memory of a fit or check, in GiB (0: half of the machine's, or of the container's limit)",
     )
     timeout_s: float = Field(default=30.0, gt=0, description="deadline for one call to an outside server")
 

@@ -55,6 +55,10 @@ def test_what_init_writes_is_valid_and_met_by_its_rows(settings: Settings, tmp_p
     assert report.evaluated == len(json.loads((settings.suites_dir / "people.json").read_text())["expectations"])
     assert artifacts(run, "checks") == {"checks/report.html", "checks/result.json"}
     assert "spec/people.json" in artifacts(run, "spec")
+    result = json.loads(run.store.read(str(report.result)))
+    assert {one["meta"]["engine"] for one in result["results"]} == {
+        "DuckDB"
+    }  # a snapshot has columns that all are known
     page = run.store.read(str(report.page)).decode()
     assert "the rows may be used" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
