@@ -124,9 +124,12 @@ def run(command: list[str], threads: int) -> Measurement:
             command, cwd=ROOT, env=os.environ | limits, stdout=subprocess.PIPE, stderr=errors, text=True
         )
         watched = psutil.Process(process.pid)
-        while process.poll() is None:
+        ended, status, used = os.wait4(process.pid, os.WNOHANG)
+        while not ended:
             peak = max(peak, resident(watched))
             time.sleep(0.05)
+            ended, status, used = os.wait4(process.pid, os.WNOHANG)
+        process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - begin
         output = process.stdout.read() if process.stdout else ""
         if process.returncode:
@@ -134,8 +137,9 @@ def run(command: list[str], threads: int) -> Measurement:
             raise SystemExit(f"{' '.join(command)} failed:\n{errors.read()[-4000:]}")
     told = json.loads(output.strip().splitlines()[-1])
     return Measurement(
-        seconds, told["judging_s"], peak / 2**20, tuple(told["verdicts"]), tuple(told.get("engines", ()))
-    )
+        seconds, used.ru_utime + used.ru_stime, told["judging_s"], peak / 2**20,
+        tuple(told["verdicts"]), tuple(told.get("engines", ())),
+    )  # fmt: skip
 
 
 def resident(process: psutil.Process) -> int:

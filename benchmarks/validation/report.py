@@ -20,9 +20,10 @@ COLOURS = {SLIPWAY: "#1d4ed8", BARE: "#64748b", PANDERA: "#059669", GX_PANDAS: "
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds of a process from start to exit, of it those without its first imports, and its peak memory."""
+    """Seconds of a process from start to exit, those of processors, those without its imports, and its peak memory."""
 
     seconds: float
+    cpu_s: float
     judging_s: float
     peak_mib: float
     verdicts: tuple[bool, ...]
@@ -69,16 +70,18 @@ def report(measured: Measured, load_before: float, threads: int, peers: Mapping[
 def _table(measured: dict[str, list[Measurement]]) -> list[str]:
     bare, slipway = measured[BARE], measured[SLIPWAY]
     lines = [
-        "| way | runs | whole process s (range) | judging s | peak memory MiB | judging, times the bare scan | times Slipway (whole; judging) |",
-        "|---|---|---|---|---|---|---|",
+        "| way | runs | whole process s (range) | CPU s | judging s | peak memory MiB | judging, times the bare scan | times Slipway (whole; CPU; judging) |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for way, runs in measured.items():
         seconds = [run.seconds for run in runs]
         whole, judging = median(seconds), median(run.judging_s for run in runs)
         lines.append(
-            f"| {way} | {len(runs)} | {whole:.2f} ({min(seconds):.2f}-{max(seconds):.2f}) | {judging:.2f} "
+            f"| {way} | {len(runs)} | {whole:.2f} ({min(seconds):.2f}-{max(seconds):.2f}) "
+            f"| {median(run.cpu_s for run in runs):.1f} | {judging:.2f} "
             f"| {median(run.peak_mib for run in runs):,.0f} | {judging / median(run.judging_s for run in bare):.2f} "
-            f"| {whole / median(run.seconds for run in slipway):.1f}; {judging / median(run.judging_s for run in slipway):.1f} |"
+            f"| {whole / median(run.seconds for run in slipway):.1f}; "
+            f"{median(run.cpu_s for run in runs) / median(run.cpu_s for run in slipway):.1f}; {judging / median(run.judging_s for run in slipway):.1f} |"
         )
     return lines
 
