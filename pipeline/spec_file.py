@@ -45,9 +45,10 @@ def load_spec(path: Path) -> PipelineSpec:
 def parse_spec(text: str, where: str) -> PipelineSpec:
     """The spec in a YAML text; `where` names it in errors. Raises as `load_spec` does."""
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        loader = _Loader(text)
+        root = loader.get_single_node()
         _refuse_double_keys(root, where)
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        value = None if root is None else loader.construct_document(root)
         encoded = json.dumps(value, default=str)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1

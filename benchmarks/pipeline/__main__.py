@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -77,18 +78,22 @@ def main(
             ways[peer.name] = servers.enter_context(_peer(peer, make(peer, peers), Path(scratch), mask))
         measured: Measured = {way: [] for way in ways}
         for way, measure in ways.items():  # byte-code, caches, databases
-            console.print(f"uncounted, {way}: {measure().seconds:.1f} s")
+            console.print(f"uncounted, {way}: {_shown(measure())}")
         for repeat in range(repeats):
             turn = repeat % len(ways)
             for way in [*ways][turn:] + [*ways][:turn]:  # none is always the one after Airflow
                 measured[way].append(ways[way]())
-                console.print(f"repeat {repeat + 1} of {repeats}, {way}: {measured[way][-1].seconds:.1f} s")
+                console.print(f"repeat {repeat + 1} of {repeats}, {way}: {_shown(measured[way][-1])}")
     _same_models(measured)
     text = report(measured, WORK, before, {peer.name: peer.requirement for peer in PEERS if peers})
     console.print(text, markup=False)
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.md").write_text(text, encoding="utf-8")
     plot(measured).savefig(out / "results.svg", metadata={"Date": None})
+
+
+def _shown(run: Measurement) -> str:
+    return f"{run.seconds:.1f} s, {run.cpu_s:.1f} CPU s"
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -134,15 +139,15 @@ def _script(
         "OMP_WAIT_POLICY": "PASSIVE",
         **(environment or {}),
     }
-    begin = time.perf_counter()
+    cpu, begin = _cpu_s(), time.perf_counter()
     done = subprocess.run(command, env=known, check=False, capture_output=True, text=True)
-    seconds = time.perf_counter() - begin
+    seconds, cpu_s = time.perf_counter() - begin, _cpu_s() - cpu
     lines = [line[line.index("{") :] for line in done.stdout.splitlines() if '"log_loss"' in line]
     if done.returncode or not lines:
         raise SystemExit(done.stderr + done.stdout)
     said = json.loads(lines[-1])
     fits = {name: model["fit_s"] for name, model in said.items()}
-    return Measurement(seconds, fits, {name: model["log_loss"] for name, model in said.items()})
+    return Measurement(seconds, cpu_s, fits, {name: model["log_loss"] for name, model in said.items()})
 
 
 @contextmanager
@@ -176,15 +181,21 @@ def _await(url: str) -> None:
 
 def _slipway(settings: Settings, *arguments: str) -> Measurement:
     """A run, and then, uncounted, the way back to the champion that it replaced: it would not replace itself."""
-    begin = time.perf_counter()
+    cpu, begin = _cpu_s(), time.perf_counter()
     summary = _answer(settings, *arguments)
-    seconds = time.perf_counter() - begin
+    seconds, cpu_s = time.perf_counter() - begin, _cpu_s() - cpu
     _answer(settings, "rollback", "bench")
     tasks = summary["tasks"]
     loss = {score["candidate"]: score["metrics"]["log_loss"] for score in summary["evaluation"]["scores"]}
     fits = {task["task"].removeprefix("train_"): task["fit_s"] for task in tasks if task["fit_s"]}
     own = {task["task"]: max(task["seconds"] - task["fit_s"], 0.0) for task in tasks}
-    return Measurement(seconds, fits, loss, own)
+    return Measurement(seconds, cpu_s, fits, loss, own)
+
+
+def _cpu_s() -> float:
+    """CPU seconds of the children that have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _answer(settings: Settings, *arguments: str) -> dict[str, Any]:

@@ -20,9 +20,13 @@ LIBRARIES = ("xgboost-cpu", "torch", "tabm", "optuna", "onnxmltools", "onnxrunti
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds from start to exit, those of fitting each model, each model's log loss, each step's seconds but fitting."""
+    """Seconds from start to exit, those of fitting each model, each model's log loss, each step's seconds but fitting.
+
+    `cpu_s` are of the process and its children; of servers and of Airflow's tasks nothing is known.
+    """
 
     seconds: float
+    cpu_s: float
     fits: dict[str, float]
     loss: dict[str, float]
     own: dict[str, float] = field(default_factory=dict)
@@ -58,13 +62,14 @@ def report(measured: Measured, work: str, load_before: float, peers: Mapping[str
         f"load average {load_before:.1f} before, {os.getloadavg()[1]:.1f} at the end (five minutes; the first is other work);",
         f"{repeats} repeats; Python {platform.python_version()}, {libraries}.",
         "",
-        "| way | median s | range s | less fitting, median s | ratio to the bare script (range) |",
-        "|---|---|---|---|---|",
+        "| way | median s | range s | less fitting, median s | ratio to the bare script (range) | CPU s, median |",
+        "|---|---|---|---|---|---|",
         *(_row(measured, way) for way in measured),
         "",
         "The ratio is the median of the ratios repeat by repeat. The bare script and ZenML fit one model after the other,",
         "the others both at once: less fitting is less the sum there, and less the longer of the two here. Slipway's fitting",
-        "includes loading xgboost, or torch, the others' does not.",
+        "includes loading xgboost, or torch, the others' does not. CPU seconds are of the process that was started and its",
+        "children, servers not among them: of all figures here the one that depends least on what else the machine does.",
         "",
         "Slipway's own seconds (all but fitting), median, as the steps note them in the store:",
         "",
@@ -110,7 +115,8 @@ def _row(measured: Measured, way: str) -> str:
     ratios = [run.seconds / bare.seconds for run, bare in zip(measured[way], measured[BARE], strict=True)]
     ratio = "1" if way == BARE else f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
     rest = median(less_fitting(way, run) for run in measured[way])
-    return f"| {way} | {median(seconds):.1f} | {min(seconds):.1f}-{max(seconds):.1f} | {rest:.1f} | {ratio} |"
+    cpu = "-" if way == AIRFLOW else f"{median(run.cpu_s for run in measured[way]):.1f}"
+    return f"| {way} | {median(seconds):.1f} | {min(seconds):.1f}-{max(seconds):.1f} | {rest:.1f} | {ratio} | {cpu} |"
 
 
 def _own(runs: list[Measurement], step: str) -> str:
