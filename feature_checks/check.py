@@ -9,6 +9,7 @@ from feature_checks.outcome import Outcome
 from feature_checks.page import render
 from feature_checks.parquet import columns_of
 from feature_checks.suite import validate_suite
+from pipeline.memory import fit_bytes
 from pipeline.refs import CheckReport, DatasetRef
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec
@@ -30,7 +31,7 @@ def check(spec: PipelineSpec, dataset: DatasetRef, run: Run) -> CheckReport:
     with run.store.whole(dataset.key) as path:
         columns = tuple(column.name for column in columns_of(path))
         suite = validate_suite(run.settings.suites_dir, spec.checks.suite, columns, run.store)
-        outcomes, result = run_suite(suite, path, run.settings.threads, run.settings.memory_bytes)
+        outcomes, result = run_suite(suite, path, run.settings.threads, fit_bytes(run.settings.memory_gib))
     failures = tuple(outcome.failure for outcome in outcomes if not outcome.passed)
     passed = all(failure.severity != "critical" for failure in failures)
     for failure in failures:
