@@ -6,9 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 
+from pipeline.cluster import Cluster, Manifest
 from pipeline.errors import Problem, Rejected, SlipwayError
 from pipeline.serving_rules import Canary
-from serving.cluster import Cluster, Manifest
 from serving.observe import Load
 
 Scrape = Callable[[Manifest], Load]

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import tenacity
 
+from pipeline.cluster import Cluster, KubernetesCluster, Manifest, whole_cores
 from pipeline.errors import Invalid, SlipwayError
 from pipeline.policy import read_policy
 from pipeline.refs import RolloutRef
@@ -19,7 +20,6 @@ from pipeline.settings import Settings
 from pipeline.store import Store
 from serving import manifests
 from serving.canary import Sides, replicas_for, step_through
-from serving.cluster import Cluster, KubernetesCluster, Manifest, whole_cores
 from serving.lease import lease
 from serving.manifests import (
     CHALLENGER,

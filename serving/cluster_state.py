@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.cluster import MANAGER, Cluster, KubernetesCluster, Manifest
 from pipeline.policy import read_policy
 from pipeline.settings import Settings
 from serving import manifests
-from serving.cluster import MANAGER, Cluster, KubernetesCluster, Manifest
 from serving.manifests import CHAMPION, DIGEST, MODEL, TRAFFIC, VERSION, Version, labels, model_name, version_name
 from serving.package import package_key
 from serving.policy import TRITON, ServingPolicy

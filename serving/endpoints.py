@@ -22,7 +22,7 @@ from serving.policy import ServingPolicy
 from serving.triton import TritonClient
 
 if TYPE_CHECKING:
-    from serving.cluster import Cluster
+    from pipeline.cluster import Cluster
 
 Ask = Callable[[str, str], Served]  # address and model to what is served there
 MODELS = re.compile(r"^(?P<base>https?://[^?#]*?)/v2/models/(?P<model>[^/?#]+)")
@@ -67,7 +67,7 @@ def _replicas(settings: Settings, model: str, cluster: Cluster | None) -> Iterab
 
     Who may not read the cluster asks the Service itself, which answers with one of them.
     """
-    from serving.cluster import KubernetesCluster  # noqa: PLC0415 (half a second, which one machine has no use for)
+    from pipeline.cluster import KubernetesCluster  # noqa: PLC0415 (half a second, which one machine has no use for)
     from serving.readiness import is_ready  # noqa: PLC0415
 
     policy = read_policy(settings.serving, ServingPolicy, "SLIPWAY_SERVING")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+from pipeline.cluster import Cluster, Conflict, Manifest
 from pipeline.errors import Unavailable
-from serving.cluster import Cluster, Conflict, Manifest
 
 POLL_S = 2.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
+from pipeline.cluster import Cluster, Manifest
 from pipeline.errors import Invalid, Problem, Unavailable
-from serving.cluster import Cluster, Manifest
 from serving.manifests import TRAFFIC, VERSION
 
 HOPELESS = ("InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull")

@@ -34,7 +34,7 @@ ONE_IMPORTER = {  # an outside system, and who may open it
     "fairlearn": {"serving/gates/fairness.py"},
     "supervisor": {"pipeline"},
     "openlineage": {"pipeline/openlineage.py"},
-    "kubernetes": {"serving/cluster.py", "dags/pod_operator.py"},  # the second knows the errors of Airflow's provider
+    "kubernetes": {"pipeline/cluster.py", "dags/pod_operator.py"},  # the second knows the errors of Airflow's provider
     "kubernetes_asyncio": {"dags/pod_trigger.py"},
 }
 HEAVY = ("torch", "xgboost", "mlflow", "sklearn", "pandas", "great_expectations", "onnx", "deepeval")

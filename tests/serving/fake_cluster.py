@@ -15,8 +15,8 @@ from typing import Any
 
 import kubernetes_validate
 
+from pipeline.cluster import API_VERSIONS, Conflict, Manifest
 from pipeline.errors import Invalid
-from serving.cluster import API_VERSIONS, Conflict, Manifest
 
 NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
 
@@ -109,7 +109,7 @@ class FakeCluster:
     def _validate(self, manifest: Manifest) -> None:
         if not NAME.match(manifest["metadata"]["name"]):
             raise Invalid(f"the API server refuses: metadata.name: Invalid value: {manifest['metadata']['name']!r}")
-        if API_VERSIONS[manifest["kind"]].split("/")[0] in ("keda.sh", "gateway.networking.k8s.io"):
+        if API_VERSIONS[manifest["kind"]].split("/")[0] in ("keda.sh", "gateway.networking.k8s.io", "ray.io"):
             return
         try:
             kubernetes_validate.validate(manifest, "1.36", strict=True)

@@ -16,8 +16,8 @@ from kubernetes.dynamic import exceptions
 sys.path.insert(0, str(Path(__file__).parent))
 from worlds import NOWHERE, WORLDS, World
 
+from pipeline.cluster import Conflict, KubernetesCluster, Manifest
 from pipeline.errors import Invalid, SlipwayError, Unavailable
-from serving.cluster import Conflict, KubernetesCluster, Manifest
 from serving.lease import lease
 from serving.readiness import await_ready
 

@@ -20,10 +20,10 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 from worlds import WORLDS, World, owner
 
+from pipeline.cluster import Manifest, whole_cores
 from pipeline.errors import Invalid, Rejected, Unavailable
 from pipeline.serving_rules import BlueGreen, Canary
 from serving import cluster_plane, manifests
-from serving.cluster import Manifest, whole_cores
 from serving.cluster_plane import ClusterPlane
 from serving.manifests import TRAFFIC, VERSION, Version, model_name, version_name
 from serving.observe import Load

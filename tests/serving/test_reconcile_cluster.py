@@ -16,12 +16,12 @@ from chain import chain
 from ledgers import write_entry
 from worlds import WORLDS, World
 
+from pipeline.cluster import Manifest
 from pipeline.errors import Invalid
 from pipeline.served import Served
 from pipeline.serving_rules import BlueGreen
 from pipeline.settings import Settings
 from serving import endpoints, manifests
-from serving.cluster import Manifest
 from serving.cluster_plane import ClusterPlane
 from serving.cluster_state import ClusterState
 from serving.differences import Reconciled

@@ -17,8 +17,8 @@ import yaml
 from fake_cluster import FakeCluster
 from kubernetes import client, config
 
+from pipeline.cluster import Cluster, KubernetesCluster, Manifest
 from pipeline.settings import Settings
-from serving.cluster import Cluster, KubernetesCluster, Manifest
 
 NOWHERE = {"slipway.dev/test": "no-node-has-this"}  # pods stay pending, so that the tests alone say how they are
 POLICY: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The Kubernetes API, as far as a rollout needs it. The one importer of kubernetes."""
+"""The Kubernetes API, as far as rollouts and RayJobs need it. The one importer of kubernetes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ API_VERSIONS = {
     "ScaledObject": "keda.sh/v1alpha1",
     "HTTPRoute": "gateway.networking.k8s.io/v1",
     "GRPCRoute": "gateway.networking.k8s.io/v1",
+    "RayJob": "ray.io/v1",
 }
 
 
@@ -256,7 +257,7 @@ class KubernetesCluster:
                 raise Unavailable(f"{what}: {said}", where, "free some of the quota, or raise it") from error
             remedy = "an admission rule of the cluster forbids it: correct the policy"
             if " cannot " in said:  # how the API server words a right that is not there
-                remedy = "give the service account the right; the chart's Role of the promoter has it"
+                remedy = "give the service account the right; the chart's Role of its name has it"
             raise Invalid(f"{what}: {said}", where, remedy) from error
         except exceptions.UnauthorizedError as error:
             raise Unavailable(f"{what}: the credentials are refused", where, "they may have expired") from error
