@@ -10,9 +10,11 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.digest import digest_bytes
+from pipeline.engine import Resources
+from pipeline.errors import Invalid
 from pipeline.frozen import Frozen
 from pipeline.graph import Task
-from pipeline.spec import PipelineSpec, Resources
+from pipeline.spec import PipelineSpec
 
 Manifest = dict[str, Any]
 CONTAINER = "step"
@@ -30,10 +32,11 @@ class Identity(Frozen):
 
 
 class Identities(Frozen):
-    """One for each role of the graph."""
+    """One for each role of the graph, and one for steps that have a RayJob train."""
 
     steps: Identity
     promoter: Identity
+    trainer: Identity | None = None
 
 
 class GpuPool(Frozen):
@@ -71,7 +74,11 @@ class PodPolicy(Frozen):
 def step_pod(
     policy: PodPolicy, task: Task, spec: PipelineSpec, spec_path: Path, run: str, params: dict[str, Any]
 ) -> Manifest:
-    """The pod that runs `task` once; its labels say what it works on."""
+    """The pod that runs `task` once; its labels say what it works on.
+
+    Raises:
+        Invalid: the task trains on Ray, and the platform does not allow that. A retry does not help.
+    """
     wanted = spec.candidate(task.candidate).resources if task.candidate else Resources()
     gpus = _gpus(task, spec, wanted)
     command = ["python", "-m", task.step.module, "--spec", str(spec_path), "--run", run]
@@ -82,10 +89,10 @@ def step_pod(
         "run": run,
         "step": task.step.name,
         "candidate": task.candidate or "",
-        "role": task.step.role,
+        "role": "trainer" if _on_ray(task, spec) else task.step.role,
         "spec": spec.digest[:16],
     }
-    resources = _resources(policy, task, wanted, gpus)
+    resources = policy.resources.get("default", {}) if _on_ray(task, spec) else _resources(policy, task, wanted, gpus)
     return _pod(policy, f"{spec.name}-{task.key}", command, lineage, resources, gpus=gpus)
 
 
@@ -101,7 +108,13 @@ def _pod(
 ) -> Manifest:
     """A pod that is restricted in the sense of Pod Security, with the policy's part filled in."""
     role = lineage["role"]
-    identity: Identity = getattr(policy.roles, role)
+    identity: Identity | None = getattr(policy.roles, role)
+    if identity is None:
+        raise Invalid(
+            "a candidate asks for Ray, which this platform does not allow",
+            "candidates.engine",
+            "have the chart's ray.enabled set, or leave engine out",
+        )
     container = {
         "name": CONTAINER,
         "image": (policy.gpuImage or policy.image) if gpus else policy.image,
@@ -121,7 +134,7 @@ def _pod(
     body = {
         "restartPolicy": "Never",  # a retry is Airflow's, by exit code
         "serviceAccountName": identity.serviceAccount,
-        "automountServiceAccountToken": role == "promoter",
+        "automountServiceAccountToken": role != "steps",
         "enableServiceLinks": False,
         "shareProcessNamespace": True,  # a step that were process 1 would not hear SIGTERM, and cost the whole grace
         "securityContext": {
@@ -154,9 +167,16 @@ def _pod(
     return {"apiVersion": "v1", "kind": "Pod", "metadata": _full(metadata), "spec": _full(body)}
 
 
+def _on_ray(task: Task, spec: PipelineSpec) -> bool:
+    """Whether the task's own pod only waits for a RayJob."""
+    return (
+        task.step.name == "train" and task.candidate is not None and spec.candidate(task.candidate).engine.kind == "ray"
+    )
+
+
 def _gpus(task: Task, spec: PipelineSpec, wanted: Resources) -> int:
     """GPUs of the task's pod: training alone has any, and `device: cuda` means one at least."""
-    if task.step.name != "train" or task.candidate is None:
+    if task.step.name != "train" or task.candidate is None or _on_ray(task, spec):
         return 0
     return max(wanted.gpus, int(spec.candidate(task.candidate).device == "cuda"))
 

@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     release: str = Field(default="slipway", description="how the names of served objects begin, on Kubernetes")
     pods: Path = Field(default=Path(), description="policy of step pods (default: <root>/policy/pods.yaml)")
     serving: Path = Field(default=Path(), description="policy of served versions (default: <root>/policy/serving.yaml)")
+    ray: Path = Field(default=Path(), description="policy of RayJobs (default: <root>/policy/ray.yaml)")
+    ray_address: str = Field(
+        default="", description="Ray cluster to fit on, `auto` inside one; empty: one is started, here or by a RayJob"
+    )
     signing: Literal["key", "sigstore"] = Field(
         default="key", description="how packages and records are signed: an EC key, or sigstore by identity"
     )
@@ -93,6 +97,7 @@ class Settings(BaseSettings):
         default("verify_key", self.home / "keys" / "verify.pem")
         default("pods", self.root / "policy" / "pods.yaml")
         default("serving", self.root / "policy" / "serving.yaml")
+        default("ray", self.root / "policy" / "ray.yaml")
 
     @property
     def address(self) -> str:

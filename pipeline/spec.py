@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pipeline.columns import ColumnKind, TaskKind
 from pipeline.digest import digest_json
+from pipeline.engine import Engine, Local, Resources, contradiction
 from pipeline.errors import Invalid
 from pipeline.frozen import Written
 from pipeline.gate_rules import Gates, Metric, Tolerance
@@ -108,16 +109,9 @@ class Checks(Written):
     suite: Name | None = Field(default=None, description="name of feature_checks/suites/NAME.json; null: schema only")
 
 
-class Resources(Written):
-    """What a training pod asks for, where the platform's default is not enough. Without effect on one machine."""
-
-    cpu: float | None = Field(default=None, gt=0, le=4096, description="cores")
-    memory_gib: float | None = Field(default=None, gt=0, le=65_536, description="memory in GiB")
-    gpus: int = Field(default=0, ge=0, le=64)
-
-
 class _Candidate(Written):
     name: Name = Field(default="", validate_default=False)
+    engine: Engine = Local(kind="local")
     trials: int = Field(default=20, ge=1, le=10_000, description="most Optuna trials")
     budget_s: float = Field(
         default=120.0, gt=0, le=WEEK_S, description="most seconds of tuning; the final fit comes on top"
@@ -129,6 +123,13 @@ class _Candidate(Written):
     def _named(self) -> _Candidate:
         if not self.name:
             object.__setattr__(self, "name", getattr(self, "kind"))  # noqa: B009 (the subclasses have it)
+        return self
+
+    @model_validator(mode="after")
+    def _what_workers_have(self) -> _Candidate:
+        device = getattr(self, "device")  # noqa: B009 (the subclasses have it)
+        if wrong := contradiction(self.engine, self.resources, device):
+            raise ValueError(wrong)
         return self
 
 

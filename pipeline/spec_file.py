@@ -119,6 +119,7 @@ def _is_tag(part: int | str, loc: tuple[int | str, ...]) -> bool:
         return False
     return (
         (loc[0] == "candidates" and index == 2 and part in ("xgboost", "torch"))
+        or (loc[0] == "candidates" and index > 2 and loc[index - 1] == "engine" and part in ("local", "ray"))
         or (loc[0] == "task" and index == 1 and part in ("binary", "multiclass", "regression"))
         or (loc[:2] == ("serving", "rollout") and index == 2 and part in ("blue_green", "canary"))
     )

@@ -79,6 +79,11 @@ class Store:
         """The full path of `key` on the store's file system."""
         return f"{self._root}/{key}"
 
+    @property
+    def filesystem(self) -> fsspec.AbstractFileSystem:
+        """The file system of `path`, for readers in other processes: it can be sent there."""
+        return self._fs
+
     def exists(self, key: str) -> bool:
         """Whether a file or folder of this key is there, whole."""
         with _outside(self.path(key)):

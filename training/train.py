@@ -9,16 +9,17 @@ import time
 from pathlib import Path
 
 from pipeline.digest import digest_json, digest_tree
+from pipeline.engine import Ray
 from pipeline.errors import Problem, Rejected
 from pipeline.memory import fit_bytes
 from pipeline.refs import CheckReport, DatasetRef, LoggedModelRef, Validation
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec, XGBoost
 from pipeline.step import main
+from training.engine import Work, fit
 from training.features import Features
-from training.models.base import FEATURES_FILE, Fold, Model, Trainer
+from training.models.base import FEATURES_FILE, Model, Trainer
 from training.rows import TrainingRows
-from training.tune import tune
 
 CURVE = "learning_curve"
 SMALL = 200_000  # values of a matrix below which more threads cost more than they bring
@@ -38,26 +39,21 @@ def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run
             [Problem(failure.message, f"check {failure.expectation}", "mend the data") for failure in critical]
         )
     candidate = spec.candidate(str(run.candidate))
+    if isinstance(candidate.engine, Ray) and run.settings.runtime == "kubernetes" and not run.settings.ray_address:
+        from training.on_ray.job import train_in_job  # noqa: PLC0415 (half a second, which one machine has no use for)
+
+        return train_in_job(candidate.engine, run)
     run_id = run.registry.candidate_run(run, spec, candidate.name)
     run.registry.log_dataset(run_id, dataset)
 
     with run.store.whole(dataset.key) as path:
         rows = TrainingRows.of(path, dataset, spec.split, fit_bytes(run.settings.memory_gib))
-        features, (x, y) = rows.features, rows.sample()
-        sampled = len(y)
+        features = rows.features
         begin = time.monotonic()
-        threads = 1 if x.size < SMALL else run.settings.threads or os.cpu_count() or 1
+        small = rows.count * len(features.names) < SMALL
+        threads = 1 if small else run.settings.threads or os.cpu_count() or 1
         trainer = _trainer(candidate, features, threads)
-        tuned = tune(trainer, candidate, dataset.row_schema, x, y, spec.primary, spec.seed, run.log)
-        if rows.fit:
-            fitted = trainer.fit(Fold(x, y), tuned.params, spec.seed, tuned.length, None)
-        else:
-            del x, y
-            gib = rows.memory_bytes / 2**30
-            run.log.info(
-                "%s: tuned on the %d of %d rows that fit in %.3g GiB", candidate.name, sampled, rows.count, gib
-            )
-            fitted = trainer.fit_rows(rows, tuned.params, spec.seed, tuned.length)
+        tuned, fitted, sampled = fit(Work(spec, candidate, dataset, rows, trainer, run))
     fit_s = time.monotonic() - begin
     run.log.info("%s: fitted on %d rows, %d trials, %.1f s", candidate.name, rows.count, len(tuned.trials), fit_s)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +38,25 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
+    """What a trial has measured."""
+
     value: float
     rows: int
     length: int
     curve: tuple[float, ...]
+
+
+class Progress(Protocol):
+    """The trial as a fit sees it: it tells how it does, and is told whether that is enough."""
+
+    number: int
+
+    def report(self, value: float, step: int) -> None:
+        """The mean metric after the fold of this number."""
+
+    def should_prune(self) -> bool:
+        """Whether the trial is behind."""
 
 
 def tune(
@@ -52,36 +68,27 @@ def tune(
     metric: Metric,
     seed: int,
     log: logging.Logger,
+    *,
+    drive: Drive | None = None,
 ) -> Tuned:
     """Search until the trials or the seconds are spent; the first trial, the defaults, always counts.
 
     `x`: (rows, width) float32, `y`: (rows,) float64. The same seed and number of trials give the same parameters.
+    `drive` has the trials made elsewhere (default: here, one after the other).
 
     Raises:
         Invalid: no trial gave a finite metric. A retry does not help.
     """
-    begin = time.monotonic()
+    deadline = time.monotonic() + candidate.budget_s
     folds = split(schema, y, candidate.folds, seed)
-    search = _Search(trainer, schema, x, y, folds, metric, seed, begin + candidate.budget_s)
-    lower = metric in LOWER_IS_BETTER
-    answers: dict[int, _Answer] = {}
-
-    def objective(trial: optuna.Trial) -> float:
-        params = trainer.defaults() if trial.number == 0 else trainer.suggest(trial)
-        trial.set_user_attr("params", params)
-        found = search.attempt(trial, params)
-        answers[trial.number] = found
-        best = (min if lower else max)(one.value for one in answers.values())  # the study would copy every trial
-        log.info("%s: trial %d, %s %.5f, best %.5f", candidate.name, trial.number, metric, found.value, best)
-        return found.value
-
+    search = Search(trainer, schema, x, y, folds, metric, seed, deadline)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
-        direction="minimize" if lower else "maximize",
+        direction="minimize" if metric in LOWER_IS_BETTER else "maximize",
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(4, candidate.trials // 3)),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=0),
     )
-    study.optimize(objective, n_trials=candidate.trials, timeout=candidate.budget_s, catch=(FloatingPointError,))
+    answers = (drive or one_by_one)(study, search, candidate, log)
     if not answers:
         raise Invalid(
             f"no trial of {candidate.name} gave a finite {metric}",
@@ -116,7 +123,7 @@ def split(
 
 
 @dataclass(frozen=True)
-class _Search:
+class Search:
     """What every trial shares."""
 
     trainer: Trainer
@@ -128,7 +135,13 @@ class _Search:
     seed: int
     deadline: float
 
-    def attempt(self, trial: optuna.Trial, params: Params) -> _Answer:
+    def suggest(self, trial: optuna.Trial) -> Params:
+        """The parameters of a trial: of the first, the defaults."""
+        params = self.trainer.suggest(trial) if trial.number else self.trainer.defaults()
+        trial.set_user_attr("params", params)
+        return params
+
+    def attempt(self, trial: Progress, params: Params) -> Answer:
         """The metric of these parameters over the folds; a trial that is behind, or out of time, is pruned."""
         values: list[float] = []
         lengths: list[int] = []
@@ -152,10 +165,37 @@ class _Search:
             trial.report(float(np.mean(values)), step)
             if len(self.folds) > 1 and trial.should_prune():
                 raise optuna.TrialPruned
-        return _Answer(float(np.mean(values)), rows, max(1, round(float(np.mean(lengths)))), curve)
+        return Answer(float(np.mean(values)), rows, max(1, round(float(np.mean(lengths)))), curve)
 
 
-def _record(trial: optuna.trial.FrozenTrial, answer: _Answer | None) -> TrialRecord:
+Drive = Callable[[optuna.Study, Search, XGBoost | Torch, logging.Logger], dict[int, Answer]]
+
+
+def one_by_one(
+    study: optuna.Study, search: Search, candidate: XGBoost | Torch, log: logging.Logger
+) -> dict[int, Answer]:
+    """Make the trials in this process; the answers by number."""
+    answers: dict[int, Answer] = {}
+
+    def objective(trial: optuna.Trial) -> float:
+        answers[trial.number] = found = search.attempt(trial, search.suggest(trial))
+        tell(log, candidate, search, answers, trial.number)
+        return found.value
+
+    study.optimize(objective, n_trials=candidate.trials, timeout=candidate.budget_s, catch=(FloatingPointError,))
+    return answers
+
+
+def tell(
+    log: logging.Logger, candidate: XGBoost | Torch, search: Search, answers: dict[int, Answer], number: int
+) -> None:
+    """Log what a trial has measured, beside the best so far, for which the study would copy every trial."""
+    best = (min if search.metric in LOWER_IS_BETTER else max)(answer.value for answer in answers.values())
+    value = answers[number].value
+    log.info("%s: trial %d, %s %.5f, best %.5f", candidate.name, number, search.metric, value, best)
+
+
+def _record(trial: optuna.trial.FrozenTrial, answer: Answer | None) -> TrialRecord:
     return TrialRecord(
         number=trial.number,
         params=trial.user_attrs.get("params", {}),

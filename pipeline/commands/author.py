@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
+from importlib import util
 from pathlib import Path
 from typing import Annotated
 
@@ -86,6 +87,8 @@ def validate_spec(settings: Settings, path: Path, spec: PipelineSpec, data: bool
     found["warnings"] = [
         f"the waiver of {one.gate} by {one.by} expired on {one.until}: its refusal stops again" for one in over
     ]
+    if settings.runtime == "local":
+        _engines_are_here(spec)
     if spec.gates.judge.metrics:
         room("serving.gates.judge_metrics:validate_metrics")(spec.gates.judge.metrics)
     if not data:
@@ -97,6 +100,16 @@ def validate_spec(settings: Settings, path: Path, spec: PipelineSpec, data: bool
         room("feature_checks.suite:validate_suite")(settings.suites_dir, spec.checks.suite, typed.columns, notes)
     summary = f"{typed.rows} rows, {len(typed.schema.columns)} columns"
     return {**found, "rows": summary, "findings": [finding.message for finding in typed.findings]}
+
+
+def _engines_are_here(spec: PipelineSpec) -> None:
+    """Raises Invalid for each candidate whose engine is not installed on this machine, where it is to fit."""
+    if util.find_spec("ray") is not None:
+        return
+    asking = [number for number, candidate in enumerate(spec.candidates) if candidate.engine.kind == "ray"]
+    if asking:
+        remedy = "pip install 'slipway[ray]', or leave engine out"
+        raise Invalid([Problem("Ray is not installed", f"candidates.{at}.engine", remedy) for at in asking])
 
 
 def schema() -> None:

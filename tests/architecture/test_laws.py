@@ -26,6 +26,7 @@ ONE_IMPORTER = {  # an outside system, and who may open it
     "great_expectations": {"feature_checks/gx.py"},
     "duckdb": {"feature_checks/database.py"},
     "xgboost": {"training/models/boosted.py"},
+    "ray": {"training/on_ray"},
     "onnxmltools": {"training"},
     "onnx": {"training", "serving/external_data.py"},
     "tritonclient": {"serving/triton.py"},
@@ -37,7 +38,7 @@ ONE_IMPORTER = {  # an outside system, and who may open it
     "kubernetes": {"pipeline/cluster.py", "dags/pod_operator.py"},  # the second knows the errors of Airflow's provider
     "kubernetes_asyncio": {"dags/pod_trigger.py"},
 }
-HEAVY = ("torch", "xgboost", "mlflow", "sklearn", "pandas", "great_expectations", "onnx", "deepeval")
+HEAVY = ("torch", "ray", "xgboost", "mlflow", "sklearn", "pandas", "great_expectations", "onnx", "deepeval")
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)

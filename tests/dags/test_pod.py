@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.client import ApiClient, Configuration, V1Pod
 
-from dags.pod import PodPolicy, ending, rollback_pod, step_pod
+from dags.pod import Identity, PodPolicy, ending, rollback_pod, step_pod
+from pipeline.engine import Ray, Resources
 from pipeline.errors import Invalid
 from pipeline.graph import STEPS, Task, step_named, tasks
 from pipeline.policy import read_policy
@@ -153,6 +154,26 @@ def test_a_token_is_mounted_for_the_promoter_alone(policy: PodPolicy, spec: Pipe
         promotes = step.name in ("register", "tune", "package", "rollout", "gate", "promote")
         assert body["automountServiceAccountToken"] is promotes
         assert body["serviceAccountName"] == ("slipway-promoter" if promotes else "slipway-steps")
+
+
+def test_who_trains_on_ray_only_waits_and_may_only_make_rayjobs(policy: PodPolicy, spec: PipelineSpec) -> None:
+    engine = Ray(kind="ray", workers=4, gpus_per_worker=1)
+    torch = spec.candidates[1].model_copy(update={"engine": engine, "resources": Resources()})
+    asking = spec.model_copy(update={"candidates": (spec.candidates[0], torch)})
+    with pytest.raises(Invalid, match=r"asks for Ray, which this platform does not allow .*ray.enabled"):
+        pod(policy, asking, "train", "torch")
+    roles = policy.roles.model_copy(update={"trainer": Identity(serviceAccount="slipway-trainer")})
+    allowing = policy.model_copy(update={"roles": roles})
+    manifest = pod(allowing, asking, "train", "torch")
+    body = manifest["spec"]
+    assert body["serviceAccountName"] == "slipway-trainer"
+    assert body["automountServiceAccountToken"] is True
+    assert body["containers"][0]["resources"] == policy.resources["default"]
+    assert "nodeSelector" not in body or "pool" not in body["nodeSelector"]
+    assert manifest["metadata"]["labels"]["slipway.dev/role"] == "trainer"
+    for step in ("snapshot", "export"):
+        other = pod(allowing, asking, step, "torch" if step == "export" else None)["spec"]
+        assert (other["serviceAccountName"], other["automountServiceAccountToken"]) == ("slipway-steps", False)
 
 
 def test_each_role_has_its_own_credentials_and_the_promoter_alone_the_key(

@@ -12,11 +12,16 @@ from typing import Any
 import yaml
 
 from dags.pod import PodPolicy, step_pod
+from pipeline.engine import Ray
 from pipeline.graph import tasks
+from pipeline.run import Run
+from pipeline.settings import Settings
 from pipeline.spec import PipelineSpec
 from pipeline.spec_file import load_spec
 from serving import manifests
 from serving.policy import ServingPolicy
+from training.on_ray.manifest import ray_job
+from training.on_ray.policy import RayPolicy
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "slipway"
@@ -67,6 +72,7 @@ MATRIX: dict[str, Values] = {
         "images": {"stepsGpu": {"repository": "slipway-steps-cuda"}},
         "serving": {"triton": {"gpus": 2, "runtimeClassName": "nvidia", "extraArgs": ["--log-verbose=1"]}},
     },
+    "ray": {**EXTERNAL, "ray": {"enabled": True}, "images": {"stepsGpu": {"repository": "slipway-steps-cuda"}}},
     "hpa": {**EXTERNAL, "serving": {"autoscaling": {"enabled": True}}},
     "keda": {
         **EXTERNAL,
@@ -190,20 +196,33 @@ def policies(objects: tuple[Manifest, ...] | list[Manifest]) -> tuple[PodPolicy,
     return PodPolicy.model_validate_json(data["pods.yaml"]), ServingPolicy.model_validate_json(serving) if serving else None  # fmt: skip
 
 
-def spec() -> PipelineSpec:
-    """The example pipeline, whose second candidate asks for a GPU."""
+def ray_policy(objects: tuple[Manifest, ...] | list[Manifest]) -> RayPolicy | None:
+    """The policy of RayJobs, where the release allows them."""
+    (config,) = find(objects, "ConfigMap", "slipway-policy")
+    text = config["data"].get("ray.yaml")
+    return RayPolicy.model_validate_json(json.dumps(yaml.safe_load(text))) if text else None
+
+
+def spec(engine: Ray | None = None) -> PipelineSpec:
+    """The example pipeline, whose second candidate asks for a GPU, and may ask for Ray."""
     found = load_spec(CHART / "files" / "breast_cancer.yaml")
-    torch = found.candidates[-1].model_copy(update={"device": "cuda"})
+    torch = found.candidates[-1].model_copy(update={"device": "cuda"} | ({"engine": engine} if engine else {}))
     return found.model_copy(update={"candidates": (*found.candidates[:-1], torch)})
 
 
 def made(objects: tuple[Manifest, ...] | list[Manifest]) -> list[Manifest]:
     """What the release's policies make of a run: the pod of each step, and all objects of a version."""
     pods, serving = policies(objects)
-    pipeline = spec()
+    ray = ray_policy(objects)
+    engine = Ray(kind="ray", workers=2, gpus_per_worker=1) if ray else None
+    pipeline = spec(engine)
     names = tuple(candidate.name for candidate in pipeline.candidates)
     steps = [task for task in tasks(names) if serving is not None or task.step.role == "steps"]
     found = [step_pod(pods, task, pipeline, Path("/etc/slipway/specs/a.yaml"), "r1", {}) for task in steps]
+    if ray is not None and engine is not None:
+        owner = {"apiVersion": "v1", "kind": ray.owner.kind, "metadata": {"name": ray.owner.name, "uid": "1"}}
+        run = Run("r1", pipeline.name, Settings(), Path("/etc/slipway/specs/a.yaml"), names[-1])
+        found.append(ray_job(ray, owner, engine, run))
     if serving is not None:
         owner = {"kind": serving.owner.kind, "metadata": {"name": serving.owner.name, "uid": "1"}}
         version = manifests.Version("fraud_eu", 7, "0" * 64, "1" * 64)
@@ -234,6 +253,10 @@ def pods(objects: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
             yield name, one["spec"]["template"]
         elif one["kind"] == "CronJob":
             yield name, one["spec"]["jobTemplate"]["spec"]["template"]
+        elif one["kind"] == "RayJob":
+            groups = one["spec"]["rayClusterSpec"]
+            yield f"{name}/head", groups["headGroupSpec"]["template"]
+            yield f"{name}/worker", groups["workerGroupSpecs"][0]["template"]
 
 
 def containers(pod: Manifest) -> list[Manifest]:

@@ -17,7 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from charts import EXTERNAL, MATRIX, everything, render, rendered
 
 MINORS = [utils.major_minor(version) for version in utils.all_versions()][-3:]
-CUSTOM = {"ServiceMonitor", "ScaledObject", "HTTPRoute", "GRPCRoute"}  # custom resources, of which no schema is at hand
+CUSTOM = {
+    "RayJob",
+    "ServiceMonitor",
+    "ScaledObject",
+    "HTTPRoute",
+    "GRPCRoute",
+}  # custom resources, of which no schema is at hand
 COMPONENTS = ("api-server", "dag-processor", "scheduler", "triggerer")
 AIRFLOW = {
     *(f"{kind}/slipway-{name}" for kind in ("Deployment", "PodDisruptionBudget") for name in COMPONENTS),
@@ -61,6 +67,10 @@ POSTGRESQL = {
     *(f"{kind}/slipway-postgresql" for kind in ("ConfigMap", "Deployment", "NetworkPolicy", "Service")),
     "Secret/slipway-database",
 }
+RAY = {
+    *(f"NetworkPolicy/slipway-{name}" for name in ("ray", "trainer")),
+    *(f"{kind}/slipway-trainer" for kind in ("Role", "RoleBinding", "ServiceAccount")),
+}
 DEFAULT = COMMON | AIRFLOW | MLFLOW | SERVING
 NETWORK = {name for name in DEFAULT if name.startswith("NetworkPolicy/")}
 INVENTORY = {
@@ -73,6 +83,7 @@ INVENTORY = {
     "plane_alone": COMMON | SERVING,
     "no_plane": COMMON | MLFLOW,
     "gpu": DEFAULT,
+    "ray": DEFAULT | RAY,
     "hpa": DEFAULT,
     "keda": DEFAULT,
     "gateway": DEFAULT,

@@ -26,6 +26,7 @@ TOKENS = {  # who speaks to the cluster's API
     "Pod/breast-cancer-gate",
     "Pod/breast-cancer-promote",
 }
+TRAINER = "Pod/breast-cancer-train-torch"  # with `ray.enabled`
 each_case = pytest.mark.parametrize("case", MATRIX)
 
 
@@ -87,7 +88,8 @@ def test_accounts_are_the_releases_own_and_tokens_only_where_the_api_is_asked(ca
             found.add(name)
             assert account in bound, name
         assert account in accounts, name
-    assert found <= TOKENS
+    assert found <= (TOKENS | {TRAINER} if case == "ray" else TOKENS)
+    assert (TRAINER in found) is (case == "ray")
     if case == "default":
         assert found == TOKENS
     assert all(one["automountServiceAccountToken"] is False for one in find(objects, "ServiceAccount"))
@@ -106,6 +108,28 @@ def test_no_right_reaches_beyond_the_namespace_or_to_secrets(case: str) -> None:
     for binding in find(objects, "RoleBinding"):
         assert find(objects, "Role", binding["roleRef"]["name"])
         assert all(find(objects, "ServiceAccount", subject["name"]) for subject in binding["subjects"])
+
+
+def test_who_makes_rayjobs_does_not_train_and_what_trains_asks_nobody() -> None:
+    objects = everything("ray")
+    (role,) = find(objects, "Role", "slipway-trainer")
+    assert role["rules"] == [
+        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["get", "create", "delete"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["slipway-policy"], "verbs": ["get"]},
+    ]
+    there = dict(pods(objects))
+    accounts = {name: pod["spec"]["serviceAccountName"] for name, pod in there.items()}
+    assert [name for name, account in accounts.items() if account == "slipway-trainer"] == [TRAINER]
+    inside = {name: pod for name, pod in there.items() if name.startswith("RayJob/")}
+    assert {name.rsplit("/", 1)[1] for name in inside} == {"head", "worker"}
+    for name, pod in inside.items():
+        assert (accounts[name], pod["spec"]["automountServiceAccountToken"]) == ("slipway-steps", False), name
+        (container,) = containers(pod)
+        assert container["image"].startswith("slipway-steps-cuda:") is name.endswith("/worker"), name
+        assert {"name": "SLIPWAY_RAY_ADDRESS", "value": "auto"} in container["env"], name
+    assert not any(find(objects, "RoleBinding", name) for name in ("slipway-steps", "slipway-mlflow"))
+    assert not find(everything("default"), "ServiceAccount", "slipway-trainer")
 
 
 @each_case
@@ -181,7 +205,7 @@ def test_who_trains_is_another_user_of_mlflow_than_who_promotes(case: str) -> No
             assert secrets >= {admin, steps}, name
             continue
         assert (admin in secrets) is (role == "promoter" and name != "CronJob/slipway-collector"), name
-        assert (steps in secrets) is (role in ("steps", "test")), name
+        assert (steps in secrets) is (role in ("steps", "trainer", "test")), name
 
 
 def test_keys_of_judge_and_lineage_go_to_who_asks_there() -> None:

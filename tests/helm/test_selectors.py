@@ -126,6 +126,22 @@ def test_who_has_a_token_reaches_the_clusters_api_and_a_step_does_not() -> None:
             assert not reaches, name
 
 
+def test_the_pods_of_a_rayjob_talk_among_themselves_and_its_operator_to_their_dashboard() -> None:
+    only = {"networkPolicy": {"stepsTo": [{"ipBlock": {"cidr": "10.9.0.0/16"}}]}}
+    objects = render({**MATRIX["ray"], **only})
+    objects = [*objects, *made(objects)]
+    there = dict(pods(objects))
+    head, worker = (next(pod for name, pod in there.items() if name.endswith(end)) for end in ("/head", "/worker"))
+    assert flows(objects, worker, head, 6379)
+    assert flows(objects, head, worker, 40_001)
+    assert flows(objects, worker, there["Deployment/slipway-mlflow"], 5000)
+    assert not flows(objects, there[STEP], head, 6379)
+    assert not flows(objects, there[STEP], head, 10_001)
+    outside = {"metadata": {"labels": {}}}
+    assert _side(objects, head, outside, 8265, "Ingress", "from")
+    assert not _side(objects, head, outside, 6379, "Ingress", "from")
+
+
 def test_the_store_and_an_outer_mlflow_are_reached_by_the_port_of_their_url() -> None:
     s3 = list(rendered("external"))
     for name in ("airflow", "mlflow", "triton", "steps"):

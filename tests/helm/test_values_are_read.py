@@ -28,7 +28,7 @@ RELEASES: tuple[tuple[Values, ...], ...] = (
         {"nameOverride": "", "database": {"password": ""}, "storage": {"persistentVolumeClaim": {"existingClaim": ""}}},
         {"airflow": {"scheduler": {"replicas": 1}, "ingress": INGRESS}, "mlflow": {"ingress": INGRESS}},
         {"serving": {"autoscaling": {"enabled": True}, "gateway": {"enabled": True}}, "serviceMonitor": {"enabled": True}},
-        {"signing": {"mode": "key"}},
+        {"signing": {"mode": "key"}, "ray": {"enabled": True}},
     ),
     (  # in a bucket, with secrets that are made, and the URLs of Ingresses
         NO_URLS,

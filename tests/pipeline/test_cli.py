@@ -76,6 +76,20 @@ def test_steps_and_schema(slipway: Slipway) -> None:
     assert "candidates" in json.loads(slipway("spec", "schema").output)["properties"]
 
 
+def test_an_engine_that_is_not_installed_is_told_before_anything_runs(
+    slipway: Slipway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = GOOD.replace("{kind: xgboost}", "{kind: xgboost, engine: {kind: ray, workers: 2}}")
+    (tmp_path / "specs" / "far.yaml").write_text(text)
+    assert slipway("validate", "far", "--no-data").exit_code == 0
+    monkeypatch.setattr("pipeline.commands.author.util.find_spec", lambda _: None)
+    for command in (("validate", "far"), ("run", "far")):
+        told = slipway(*command)
+        assert told.exit_code == 2
+        assert "candidates.0.engine: Ray is not installed" in " ".join(told.output.split())
+        assert "pip install 'slipway[ray]'" in " ".join(told.output.split())
+
+
 def test_validate_says_everything_that_is_wrong_at_once(slipway: Slipway, tmp_path: Path) -> None:
     (tmp_path / "specs" / "good.yaml").write_text(GOOD)
     assert "569 rows, 30 columns" in slipway("validate", "good").output

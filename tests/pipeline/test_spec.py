@@ -36,6 +36,24 @@ def test_small_numbers_as_people_write_them() -> None:
     assert parse_spec(GOOD + "export: {atol: 1e-7, rtol: 0}\n", "s.yaml").export.atol == 1e-7
 
 
+@pytest.mark.parametrize(
+    ("engine", "more", "said"),
+    [
+        ("{kind: rya}", "", "candidates.0.engine: Input tag 'rya' found using 'kind'"),
+        ("{kind: ray}", "", "candidates.0.engine.workers: the key 'workers' is missing"),
+        ("{kind: ray, workers: 2, gpus: 1}", "", "candidates.0.engine.gpus: unknown key 'gpus'"),
+        ("{kind: ray, workers: 2, gpus_per_worker: 2}", "", "less than or equal to 1 (value 2)"),
+        ("{kind: ray, workers: 2}", ", device: cuda", "device is cuda and engine.gpus_per_worker is 0: write 1"),
+        ("{kind: ray, workers: 2, gpus_per_worker: 1}", ", device: cpu", "device is cpu and engine.gpus_per_worker is 1"),
+        ("{kind: ray, workers: 2}", ", resources: {cpu: 2}", "write engine.cpus_per_worker and the like instead"),
+    ],
+)  # fmt: skip
+def test_an_engine_is_asked_for_as_a_whole(engine: str, more: str, said: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_spec(GOOD.replace("{kind: xgboost}", f"{{kind: xgboost, engine: {engine}{more}}}"), "s.yaml")
+    assert said in str(caught.value)
+
+
 CASES = {
     "unknown key": ("nam: x\n", ["s.yaml:6: nam: unknown key 'nam' -> did you mean 'name'?"]),
     "wrong type": ("seed: much\n", ["s.yaml:6: seed: Input should be a valid integer (value 'much')"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +51,16 @@ class Model(Protocol):
         """Write the files of the model; nothing pickled."""
 
 
+class Checkpoints(Protocol):
+    """Where workers that fit together leave what they have, so that one that is lost does not cost the fit."""
+
+    def last(self) -> AbstractContextManager[Path | None]:
+        """The folder from which to go on: of the last checkpoint, or of what `begin` gave; None: from nothing."""
+
+    def keep(self, done: int, save: Callable[[Path], None]) -> None:
+        """After this many rounds or epochs, every worker; `save` writes files where a checkpoint is due."""
+
+
 class Trainer(Protocol):
     """A family of models: its parameters' defaults and ranges, and how one is fitted."""
 
@@ -63,6 +75,12 @@ class Trainer(Protocol):
 
     def fit_rows(self, rows: TrainingRows, params: Params, seed: int, length: int) -> Fitted:
         """Fit on all rows, batch after batch; `length` is what was best on the sample of them."""
+
+    def begin(self, fold: Fold, params: Params, seed: int) -> Model | None:
+        """What all workers start from, where that needs a look at more rows than one of them has."""
+
+    def fit_together(self, shard: Fold, params: Params, seed: int, length: int, checkpoints: Checkpoints) -> Model:
+        """Fit for `length` rounds or epochs with the other workers, each on rows of its own, as many as the others."""
 
 
 @dataclass(frozen=True)

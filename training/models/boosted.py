@@ -17,7 +17,7 @@ from pipeline.columns import RowSchema, TaskKind
 from pipeline.errors import Invalid
 from pipeline.spec import XGBoost
 from training.features import Features
-from training.models.base import Fitted, Floats, Fold, Params
+from training.models.base import Checkpoints, Fitted, Floats, Fold, Params
 from training.rows import TrainingRows
 
 MODEL_FILE, META_FILE = "model.ubj", "model.json"
@@ -113,9 +113,7 @@ class BoostedTrainer:
             Invalid: CUDA is asked for and there is none. A retry does not help.
         """
         options, (_, metric) = self._options(params, seed), OBJECTIVES[self.schema.task]
-        train = xgb.QuantileDMatrix(
-            fold.x, fold.y, feature_types=list(self.kinds), enable_categorical=True, nthread=self.threads
-        )
+        train = self._matrix(fold.x, fold.y)
         log: dict[str, dict[str, list[float]]] = {}
         callbacks: list[xgb.callback.TrainingCallback] = [_Deadline(deadline)] if deadline is not None else []
         if fold.x_valid is None or fold.y_valid is None:
@@ -155,6 +153,25 @@ class BoostedTrainer:
             del train  # before its files
         return Fitted(Boosted(_plain(booster), self.schema.task, self.kinds), booster.num_boosted_rounds())
 
+    def begin(self, fold: Fold, params: Params, seed: int) -> None:
+        """Nothing: the first tree is grown by all."""
+
+    def fit_together(self, shard: Fold, params: Params, seed: int, length: int, checkpoints: Checkpoints) -> Boosted:
+        """Fit for `length` rounds, inside the collective that XGBoost's workers have joined.
+
+        Raises:
+            Invalid: CUDA is asked for and there is none. A retry does not help.
+        """
+        options, train = self._options(params, seed), self._matrix(shard.x, shard.y)
+        with checkpoints.last() as folder:
+            start = None if folder is None else Boosted.load(folder).booster
+        booster = start or xgb.Booster(options, [train])
+        booster.set_param(options | {"seed_per_iteration": True})  # who goes on draws other rows than at first
+        for at in range(booster.num_boosted_rounds(), length):
+            booster.update(train, at)
+            checkpoints.keep(at + 1, Boosted(booster, self.schema.task, self.kinds).save)
+        return Boosted(_plain(booster), self.schema.task, self.kinds)
+
     def _options(self, params: Params, seed: int) -> dict[str, Any]:
         objective, metric = OBJECTIVES[self.schema.task]
         options: dict[str, Any] = {
@@ -169,6 +186,9 @@ class BoostedTrainer:
         if self.schema.task == "multiclass":
             options["num_class"] = len(self.schema.classes)
         return options
+
+    def _matrix(self, x: Floats, y: np.ndarray) -> xgb.QuantileDMatrix:
+        return xgb.QuantileDMatrix(x, y, feature_types=list(self.kinds), enable_categorical=True, nthread=self.threads)
 
     def _device(self) -> str:
         if self.spec.device == "cpu" or not xgb.build_info().get("USE_CUDA"):

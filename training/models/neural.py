@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.columns import RowSchema
 from pipeline.errors import Invalid
 from pipeline.spec import Torch
 from training.features import Features
-from training.models.base import Fitted, Fold, Params
+from training.models.base import Checkpoints, Fitted, Fold, Params
 from training.models.network import MEMBERS, PREDICT_ROWS, Network, Neural, Shape
+from training.models.network_checkpoint import Members, resume, save
 from training.rows import TrainingRows
 
 PATIENCE = 12  # epochs without a better validation loss
@@ -124,17 +128,50 @@ class NeuralTrainer:
             window, answers = torch.from_numpy(x).to(device), self._target(y, module).to(device)
             yield from zip(window.split(size), answers.split(size), strict=True)
 
+    def begin(self, fold: Fold, params: Params, seed: int) -> Neural:
+        """The network before it has learned: its statistics of the columns, and its first weights."""
+        torch.manual_seed(seed)
+        return Neural(self._module(fold, params))
+
+    def fit_together(self, shard: Fold, params: Params, seed: int, length: int, checkpoints: Checkpoints) -> Neural:
+        """Fit for `length` epochs by DistributedDataParallel, inside the process group that the workers have joined.
+
+        A batch has as many rows as on one machine, of which each worker takes its part.
+
+        Raises:
+            Invalid: CUDA is asked for and there is none. A retry does not help.
+        """
+        torch.set_num_threads(self.threads)
+        device, rank, workers = self._device(), dist.get_rank(), dist.get_world_size()
+        with checkpoints.last() as folder:
+            if folder is None:
+                raise ValueError("there is nothing to start from: `begin` makes it")
+            module = Neural.load(folder).module.to(device)
+            optimizer = _optimizer(module, params)
+            done = resume(optimizer, folder)
+        members = DistributedDataParallel(Members(module))
+        x, y = torch.from_numpy(shard.x).to(device), self._target(shard.y, module).to(device)
+        size = max(1, _batch_size(len(x) * workers) // workers)
+        for epoch in range(done + 1, length + 1):
+            draw = seed + epoch * workers + rank  # one that goes on from a checkpoint draws what it would have drawn
+            torch.manual_seed(draw)
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(draw))
+            self._epoch(module, optimizer, device, ((x[some], y[some]) for some in order.split(size)), members)
+            checkpoints.keep(epoch, partial(save, module, optimizer, epoch))
+        return Neural(module.eval().cpu())
+
     def _epoch(
         self,
         module: Network,
         optimizer: torch.optim.Optimizer,
         device: torch.device,
         batches: Iterable[tuple[Tensor, Tensor]],
+        members: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         module.train()
         for x, y in batches:
             with _mixed(device):
-                loss = self._loss(module.members(x), y)
+                loss = self._loss((members or module.members)(x), y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)

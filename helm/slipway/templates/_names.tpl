@@ -60,5 +60,6 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "slipway.roles" -}}
 steps airflow
 {{- if .Values.serving.enabled }} promoter{{ end }}
+{{- if .Values.ray.enabled }} trainer{{ end }}
 {{- if .Values.mlflow.enabled }} mlflow{{ end }}
 {{- end -}}

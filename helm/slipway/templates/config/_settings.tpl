@@ -12,6 +12,7 @@ SLIPWAY_SPECS_DIR: /etc/slipway/specs
 SLIPWAY_SUITES_DIR: /etc/slipway/suites
 SLIPWAY_PODS: /etc/slipway/policy/pods.yaml
 SLIPWAY_SERVING: /etc/slipway/policy/serving.yaml
+SLIPWAY_RAY: /etc/slipway/policy/ray.yaml
 SLIPWAY_SIGNING: {{ .Values.signing.mode }}
 {{- if eq .Values.signing.mode "key" }}
 SLIPWAY_SIGNING_KEY: /etc/slipway/keys/signing.pem

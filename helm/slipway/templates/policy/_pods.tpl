@@ -10,10 +10,10 @@ gpuImage: {{ include "slipway.image" (dict "root" . "image" .Values.images.steps
 imagePullPolicy: {{ .Values.images.steps.pullPolicy }}
 imagePullSecrets: {{ .Values.global.imagePullSecrets | toJson }}
 roles:
-  {{- range $role := list "steps" "promoter" }}
+  {{- range $role := ternary (list "steps" "promoter" "trainer") (list "steps" "promoter") .Values.ray.enabled }}
   {{ $role }}:
     serviceAccount: {{ $full }}-{{ $role }}
-    env: {{- include "slipway.env" (dict "base" (include (printf "slipway.%sEnv" $role) $) "extra" (list $steps.extraEnv)) | nindent 6 }}
+    env: {{- include "slipway.env" (dict "base" (include (printf "slipway.%sEnv" (ternary "promoter" "steps" (eq $role "promoter"))) $) "extra" (list $steps.extraEnv)) | nindent 6 }}
     {{- if and (eq $role "promoter") (eq $.Values.signing.mode "key") }}
     volumes: {{- include "slipway.keysVolume" (dict "root" $ "keys" (list "signing.pem" "verify.pem")) | trim | nindent 6 }}
     volumeMounts: {{- include "slipway.keysMount" $ | trim | nindent 6 }}

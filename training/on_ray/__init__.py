@@ -1,0 +1,1 @@
+"""A candidate fitted by the workers of a Ray cluster; the only importer of ray."""
