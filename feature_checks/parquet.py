@@ -87,8 +87,8 @@ _KINDS: Mapping[str, Kind] = {
 }
 # what a file by pandas may say of itself, where pandas reads the column as `dtype`
 _WRITTEN = {"str": ("str", "object"), "datetime64[us, UTC]": ("datetime64[us, UTC]", "datetime64[us]")}
-_READ = {  # a NaN is a missing value, and so is no number; integers of which some are missing are floats to pandas
-    "float64": "nullif({0}::DOUBLE, 'NaN'::DOUBLE)",
+_READ = {  # a NaN is a missing value to pandas; integers of which some are missing are floats
+    "float64": "CASE WHEN isnan({0}::DOUBLE) THEN NULL ELSE {0}::DOUBLE END",
     "datetime64[us]": "epoch_us({0})",
     "datetime64[us, UTC]": "epoch_us({0})",
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from feature_checks.entries.rows import Asking, Entry, Judged, Left, Rows, accepts, counted, flag, met, text
+from feature_checks.entries.rows import Asking, Entry, Judged, Left, Rows, accepts, counted, flag, met
 from feature_checks.entries.rows import number as exact
 from feature_checks.parquet import Column, Kind
 
@@ -82,43 +82,6 @@ def _greater_pair(
     return (yield from _judge(rows, pair, ok, ignore_row_if, exact(mostly), _listed(pair)))
 
 
-def _pair_in_set(
-    rows: Rows,
-    *,
-    column_A: Any,
-    column_B: Any,
-    value_pairs_set: Any,
-    ignore_row_if: Any = "both_values_are_missing",
-    mostly: Any = 1,
-) -> Asking:
-    """The two values are together in a set of pairs, in which null is a missing value."""
-    pair = _pair(rows, (column_A, column_B), "float", "text")
-    if not isinstance(value_pairs_set, list) or not all(
-        isinstance(one, list) and len(one) == 2 for one in value_pairs_set
-    ):
-        raise Left("no list of pairs")
-    known = [_both(rows, pair, values) for values in value_pairs_set]
-    ok = " OR ".join(f"({one})" for one in known if one) or "FALSE"
-    (considered,) = yield (rows.count(_present(pair, ignore_row_if)),)
-    if not considered:
-        raise Left("Great Expectations fails where no row is to be judged")
-    return (yield from _judge(rows, pair, ok, ignore_row_if, exact(mostly), _listed(pair)))
-
-
-def _both(rows: Rows, pair: Sequence[Column], values: Sequence[Any]) -> str:
-    """Whether a row has these two values; "" where no row can."""
-    parts = []
-    for column, value in zip(pair, values, strict=True):
-        if value is None:
-            parts.append(f"{column.sql} IS NULL")
-        elif isinstance(value, str) != (column.kind == "text"):
-            return ""
-        else:
-            known = text(value) if column.kind == "text" else exact(value, finite=False)
-            parts.append(f"coalesce({column.sql} = {rows.value(known)}, FALSE)")
-    return " AND ".join(parts)
-
-
 def _list(rows: Rows, names: Any, *kinds: Kind) -> list[Column]:
     if not isinstance(names, list):
         raise Left("no list of columns")
@@ -182,7 +145,6 @@ def _sum_equals(rows: Rows, columns: Sequence[Column], *, sum_total: Any = None)
 RECORDS: Mapping[str, Entry] = {
     "expect_column_pair_values_to_be_equal": _equal_pair,
     "expect_column_pair_values_a_to_be_greater_than_b": _greater_pair,
-    "expect_column_pair_values_to_be_in_set": _pair_in_set,
     "expect_compound_columns_to_be_unique": _compound,
     "expect_select_column_values_to_be_unique_within_record": _across(_all_differ, "float", "text"),
     "expect_multicolumn_values_to_be_equal": _across(_all_equal),

@@ -144,6 +144,7 @@ TABLE: Mapping[str, Entry] = {
     "expect_column_values_to_be_in_type_list": _by_schema(_in_type_list),
 }
 LEFT: Mapping[str, str] = {
+    "expect_column_pair_values_to_be_in_set": "Python compares the pairs one by one",
     "expect_column_type_to_be": "pandas parses the type's name",
     "expect_column_kl_divergence_to_be_less_than": "SciPy computes it",
     "expect_column_values_to_be_dateutil_parseable": "dateutil reads each value",

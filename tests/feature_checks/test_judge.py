@@ -10,6 +10,8 @@ from typing import Any
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from feature_checks import gx
@@ -75,6 +77,18 @@ def test_a_path_is_a_path_whatever_it_holds(folder: str, tmp_path: Path) -> None
     pd.DataFrame({"a": [1.0, 2.0]}).to_parquet(path)
     (outcome,), _ = run_suite(read(tmp_path, path, expect("table_row_count_to_equal", value=2)), path)
     assert (outcome.passed, outcome.engine) == (True, "DuckDB")
+
+
+def test_a_nan_is_missing_where_the_statistics_of_the_file_know_none(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"a": [0.0, 3.0, float("nan"), 1.0]}), path)
+    suite = read(
+        tmp_path, path, expect("column_median_to_be_between", column="a", max_value=1),
+        expect("column_values_to_be_null", column="a", mostly=0.25), expect("column_max_to_be_between", column="a", max_value=3),
+        expect("column_distinct_values_to_equal_set", column="a", value_set=[0, 1, 3]),
+    )  # fmt: skip
+    outcomes, _ = run_suite(suite, path)
+    assert [(outcome.passed, outcome.engine) for outcome in outcomes] == [(True, "DuckDB")] * 4
 
 
 def test_of_what_is_left_only_the_columns_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
