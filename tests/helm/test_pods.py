@@ -21,6 +21,7 @@ TOKENS = {  # who speaks to the cluster's API
     "CronJob/slipway-collector",
     "CronJob/slipway-reconcile",
     "Pod/breast-cancer-register",
+    "Pod/breast-cancer-tune",
     "Pod/breast-cancer-package",
     "Pod/breast-cancer-rollout",
     "Pod/breast-cancer-gate",
