@@ -11,9 +11,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 _OLD = Path("memory") / "memory.limit_in_bytes"  # of cgroup v1, as a container sees it
 
 
-def fit_bytes(memory_gib: float) -> int:
-    """What a fit may take, by the setting of this name; 0: half of what the process may have."""
-    return int(memory_gib * 2**30) or limit_bytes() // 2
+def fit_bytes(memory_gib: float, beside: int = 1) -> int:
+    """What a fit may take, by the setting of this name; 0: half of what there is, shared by `beside` of them."""
+    return int(memory_gib * 2**30) or limit_bytes() // (2 * beside)
 
 
 def limit_bytes(cgroups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:

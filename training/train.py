@@ -46,8 +46,10 @@ def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run
     run_id = run.registry.candidate_run(run, spec, candidate.name)
     run.registry.log_dataset(run_id, dataset)
 
+    beside = len(spec.candidates) if run.settings.runtime == "local" else 1  # fits of this machine, or one of a pod
+    memory_bytes = fit_bytes(run.settings.memory_gib, beside)
     with run.store.whole(dataset.key) as path:
-        rows = TrainingRows.of(path, dataset, spec.split, fit_bytes(run.settings.memory_gib))
+        rows = TrainingRows.of(path, dataset, spec.split, memory_bytes)
         features = rows.features
         begin = time.monotonic()
         small = rows.count * len(features.names) < SMALL
