@@ -66,6 +66,8 @@ def assert_same(kind: str, kwargs: dict[str, Any], ours: Judged, theirs: dict[st
     assert ours.success is theirs["success"], told
     mine, other = dict(ours.result), dict(theirs["result"])
     shown, expected = mine.pop("partial_unexpected_list", None), other.pop("partial_unexpected_list", None)
+    if expected is not None:
+        expected = [None if value == "NaT" else value for value in expected]  # how GX spells a moment that is missing
     assert same(mine, other), told
     if not ours.success and kind.startswith("expect_column_value") and not kind.endswith("unique"):
         assert same(shown, expected), told
