@@ -136,7 +136,7 @@ def test_the_dag_takes_a_spec_to_a_champion_and_shows_a_refusal(airflow_settings
     path = write(airflow_settings, "by_airflow", "binary", "{at_least: {roc_auc: 0.7}}", torch)
     found = slipway(airflow_settings, "trigger", "by_airflow", "--wait")
     assert found["outcome"] == "promoted", found
-    assert len(found["tasks"]) == 12
+    assert len(found["tasks"]) == 13
     refused = slipway(airflow_settings, "trigger", "by_airflow", "--wait", "--source", "../../none.csv", code=1)
     assert "there is no such file" in refused["problems"][0]["what"]
     suite = {"expectations": [{"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 10**6}}]}
