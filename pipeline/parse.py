@@ -15,7 +15,11 @@ TRUE_FALSE = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "1": 1.0, "0": 0
 
 
 def numbers(series: pd.Series) -> npt.NDArray[np.float64]:
-    """(rows,) float64: NaN where the value is missing or is no number."""
+    """(rows,) float64: NaN where the value is missing or is no number. A zero has no sign."""
+    return _signed(series) + 0.0  # -0.0 is 0.0, which some readers make of it and others do not
+
+
+def _signed(series: pd.Series) -> npt.NDArray[np.float64]:
     if _is_plain(series):
         return series.to_numpy(dtype=np.float64, na_value=np.nan)
     if not is_text(series):
