@@ -193,7 +193,7 @@ def test_values_that_differ_are_counted_in_bounded_memory(values: int, times: in
 
 @pytest.mark.parametrize("rows", [1, 7, ROWS])
 def test_a_zero_has_no_sign_whatever_it_stands_beside(rows: int) -> None:
-    zeros = pd.Series([-0.0, 1, -0.0, 2] * (ROWS // 4), dtype=object)
+    zeros = pd.Series([-0.0, "1", -0.0, "2"] * (ROWS // 4), dtype=object)
     frame = pd.DataFrame({"a": zeros, "b": zeros.astype(float), "y": ["p", "n", "n", "p"] * (ROWS // 4)})
     data = Data(source="s", target="y", keep=("b",))
     found = told(parts(frame, rows), data, Binary(kind="binary"), Gates())
