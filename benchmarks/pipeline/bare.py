@@ -238,7 +238,7 @@ class Fitted:
 def options() -> argparse.Namespace:
     """The command line, which every peer has too."""
     parser = argparse.ArgumentParser(description="Tune, fit, export and compare two models.")
-    for name, default in (("trees-trials", 3), ("network-trials", 2), ("folds", 3), ("epochs", 40)):
+    for name, default in {"trees-trials": 3, "network-trials": 2, "folds": 3, "epochs": 40}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--held-out", type=Path, required=True)
     return parser.parse_args()
@@ -255,9 +255,8 @@ def candidates(trees_trials: int, network_trials: int, epochs: int) -> dict[str,
 
 def load(held_out: Path) -> tuple[Part, Part]:
     """Training rows and held-out rows."""
-    bunch = load_breast_cancer()
+    bunch, held = load_breast_cancer(), np.load(held_out)
     x, y = bunch.data.astype(np.float32), (bunch.target == 0).astype(np.int64)  # 1 is malignant
-    held = np.load(held_out)
     return (x[~held], y[~held]), (x[held], y[held])
 
 
@@ -282,17 +281,15 @@ def checked(candidate: Candidate, model: Any, content: bytes, held: Part) -> flo
 
 def said(found: Mapping[str, tuple[Fitted, float]]) -> str:
     """What a run prints last: each model with its seconds of fitting and its log loss."""
-    models = {
-        name: {"params": one.params, "length": one.length, "fit_s": one.fit_s, "log_loss": loss}
-        for name, (one, loss) in found.items()
-    }
-    return json.dumps(models)
+    shown = ("params", "length", "fit_s")
+    return json.dumps(
+        {name: {key: vars(one)[key] for key in shown} | {"log_loss": loss} for name, (one, loss) in found.items()}
+    )
 
 
 def main() -> None:
-    asked = options()
+    asked, found = options(), {}
     train, held = load(asked.held_out)
-    found = {}
     for name, candidate in candidates(asked.trees_trials, asked.network_trials, asked.epochs).items():
         one = fitted(candidate, train, asked.folds)
         found[name] = one, checked(candidate, one.model, candidate.export(one.model, train[0].shape[1]), held)

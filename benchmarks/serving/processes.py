@@ -68,7 +68,7 @@ class Running:
             self._process.wait(STOP_S)
 
     def _tree(self) -> list[psutil.Process]:
-        """It and its children; those too whose parent has died, by the session, which a child may have left."""
+        """It and its children; those too whose parent has died, by the POSIX session id (`setsid`), which a child may have left."""
         found = {item for item in psutil.process_iter() if _session(item.pid) == self._process.pid}
         with suppress(psutil.Error):
             found.update(psutil.Process(self._process.pid).children(recursive=True))
