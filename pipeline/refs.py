@@ -102,6 +102,9 @@ class OnnxRef(Frozen):
     passed: bool
     cases: tuple[ParityCase, ...]
     predictions: str
+    trees: str | None = Field(
+        default=None, description="key of a folder: what the back end `xgboost` serves, of a booster"
+    )
 
 
 class CandidateScore(Frozen):
@@ -134,11 +137,18 @@ class ModelVersionRef(Frozen):
     onnx_digest: str
     predictions: str
     validation: Validation | None = None
+    trees: str | None = Field(
+        default=None, description="key of a folder: what the back end `xgboost` serves, of a booster"
+    )
+
+
+Backend = Literal["onnxruntime", "xgboost"]
 
 
 class ServingOptions(Frozen):
     """What of Triton's configuration is a matter of speed, not of answers."""
 
+    backend: Backend = Field(default="onnxruntime", description="what answers: the graph, or of trees the booster")
     threads: int = Field(description="threads of one inference")
     instances: int = Field(description="inferences at once")
     max_queue_delay_us: int = Field(description="how long requests wait for others to be answered with")
@@ -166,7 +176,10 @@ class ServingPlan(Frozen):
 
 
 class PackageRef(Frozen):
-    """An immutable Triton model version: `key` is a folder with config.pbtxt, VERSION/model.onnx, manifest.json."""
+    """An immutable Triton model version: `key` is a folder with config.pbtxt, VERSION/model.onnx, manifest.json.
+
+    Where the booster itself answers, VERSION/features.onnx and VERSION/model.ubj are beside the graph.
+    """
 
     name: str
     version: int

@@ -37,7 +37,7 @@ Rollout = Annotated[BlueGreen | Canary, Field(discriminator="kind")]
 
 
 class ServingSearch(Written):
-    """Threads, instances and queue delay by measurement, on a server like the one that will serve.
+    """Back end of trees, threads, instances and queue delay by measurement, on a server like the one that will serve.
 
     The load is that of `gates.latency`. Other options than the declared ones are taken when they were better each time
     that both were measured.
@@ -60,7 +60,17 @@ class Serving(Written):
     rollout: Rollout = BlueGreen(kind="blue_green")
     tune: ServingSearch | None = Field(default=None, description="search for what is faster; null: as declared here")
 
+    backend: Literal["onnxruntime", "xgboost"] = Field(
+        default="onnxruntime",
+        description="what answers where trees have won: their ONNX graph, ahead on few rows, or XGBoost itself, ahead "
+        "on thousands; a network is always served by onnxruntime",
+    )
     max_batch_size: int = Field(default=1024, ge=1, le=65_536)
-    max_queue_delay_us: int = Field(default=100, ge=0, le=10_000_000)
+    max_queue_delay_us: int = Field(
+        default=0,
+        ge=0,
+        le=10_000_000,
+        description="how long a request may wait for others to be answered with; 0: those that wait anyway go together",
+    )
     instances: int = Field(default=1, ge=1, le=256)
     threads: int = Field(default=1, ge=1, le=1024, description="threads of one inference")

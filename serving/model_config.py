@@ -10,7 +10,6 @@ from pipeline.serving_rules import Serving
 
 FILE = "config.pbtxt"
 MODEL_FILE = "model.onnx"
-BACKEND = "onnxruntime"
 COLUMNS = "columns"  # the parameter that holds the RowSchema
 
 
@@ -32,7 +31,7 @@ def model_config(
     }
     blocks = [
         f"name: {_quote(name)}",
-        f"backend: {_quote(BACKEND)}",
+        f"backend: {_quote(serving.backend)}",
         f"max_batch_size: {serving.max_batch_size}",
         *(_tensor("input", *item) for item in _inputs(schema)),
         _tensor("output", schema.output, "TYPE_FP32", schema.width),

@@ -27,7 +27,7 @@ from serving.pickles import find_pickles
 from serving.signing import SIGNATURE, check_signature, sign
 
 MANIFEST = "manifest.json"
-ALLOWED = {".onnx", ".pbtxt", ".json"}  # nothing that can run code when it is read
+ALLOWED = {".onnx", ".ubj", ".pbtxt", ".json"}  # nothing that can run code when it is read
 MAX_MANIFEST = 1 << 20  # bytes
 MOST = 20  # of a kind that are told
 
@@ -43,6 +43,8 @@ class Built:
 
 def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, plan: ServingPlan, run: Run) -> PackageRef:
     """Build the version's folder: config.pbtxt, VERSION/model.onnx, manifest.json, and the signature of all of it.
+
+    For the back end `xgboost`, which answers by the booster, VERSION/features.onnx and VERSION/model.ubj as well.
 
     Raises as `build` does, and Unavailable when MLflow does not answer (a retry helps).
     """
@@ -82,8 +84,11 @@ def build(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, optio
                 run.store.path(model.onnx_key),
                 "the store was changed by another hand: start a new run",
             )
-        if elsewhere := external_data(version / MODEL_FILE, run.store.path(model.onnx_key)):
-            raise Invalid(elsewhere)
+        if options.backend == "xgboost":
+            _place_trees(model, version, run)
+        for graph in version.glob("*.onnx"):
+            if elsewhere := external_data(graph, run.store.path(model.onnx_key)):
+                raise Invalid(elsewhere)
         (folder / FILE).write_text(config, encoding="utf-8")
         manifest = {
             "schema_version": 1,
@@ -101,6 +106,14 @@ def build(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, optio
         key = package_key(spec.name, model.version, digest)
         run.store.put(folder, key)
     return Built(PackageRef(name=spec.name, version=model.version, key=key, digest=digest), config, text)
+
+
+def _place_trees(model: ModelVersionRef, version: Path, run: Run) -> None:
+    """The booster and what makes its matrix, beside the graph that the version is known by."""
+    if model.trees is None:
+        raise Invalid(f"{model.candidate} is no booster", "serving.backend xgboost", "serve it by onnxruntime")
+    with run.store.whole(model.trees) as folder:
+        shutil.copytree(folder, version, dirs_exist_ok=True)
 
 
 def package_key(name: str, version: int, digest: str) -> str:

@@ -58,6 +58,7 @@ def register(
         onnx_digest=winner.digest,
         predictions=winner.predictions,
         validation=model.validation,
+        trees=winner.trees,
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import optuna
 
 from pipeline.errors import SlipwayError
-from pipeline.refs import ServingOptions, ServingPlan, ServingTrial
+from pipeline.refs import Backend, ServingOptions, ServingPlan, ServingTrial
 from pipeline.serving_rules import ServingSearch
 
 DELAYS_US = (0, 100, 500, 2000)
@@ -21,13 +21,17 @@ Measure = Callable[[ServingOptions], ServingTrial]
 
 @dataclass(frozen=True)
 class Search:
-    """`measure` serves options and raises SlipwayError where they cannot be; `cores` is what one server may use."""
+    """`measure` serves options and raises SlipwayError where they cannot be; `cores` is what one server may use.
+
+    `backends`: those that the version can be answered by.
+    """
 
     measure: Measure
     rule: ServingSearch
     cores: int
     seed: int
     log: logging.Logger
+    backends: tuple[Backend, ...] = ("onnxruntime",)
 
     def plan(self, declared: ServingOptions) -> ServingPlan:
         """The declared options, or the best ones when they were better each time that both were measured.
@@ -60,14 +64,16 @@ class Search:
         found = {declared: self._timed(declared)}
         until = time.monotonic() + self.rule.budget_s
         counts = {count for count in (*COUNTS, self.cores) if count <= self.cores}
-        choices = {
+        choices: dict[str, Sequence[str | int]] = {
+            "backend": self.backends,
             "threads": sorted(counts | {declared.threads}),
             "instances": sorted(counts | {declared.instances}),
             "max_queue_delay_us": sorted({*DELAYS_US, declared.max_queue_delay_us}),
         }
 
         def objective(trial: optuna.Trial) -> float:
-            options = ServingOptions(**{name: trial.suggest_categorical(name, each) for name, each in choices.items()})
+            chosen = {name: trial.suggest_categorical(name, each) for name, each in choices.items()}
+            options = ServingOptions.model_validate(chosen)
             if options not in found:
                 if time.monotonic() > until:
                     trial.study.stop()
@@ -82,7 +88,8 @@ class Search:
             direction="maximize" if self.rule.objective == "throughput" else "minimize",
             sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=max(4, self.rule.trials // 2)),
         )
-        study.enqueue_trial(declared.model_dump())
+        for backend in dict.fromkeys((declared.backend, *self.backends)):  # each, whatever the sampler thinks of it
+            study.enqueue_trial(declared.model_dump() | {"backend": backend})
         study.optimize(objective, n_trials=self.rule.trials)
         return tuple(found.values())
 

@@ -1,4 +1,4 @@
-"""Step tune: threads, instances and queue delay by measurement, on servers like the one that will serve."""
+"""Step tune: back end, threads, instances and queue delay by measurement, on servers like the one that will serve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.dataset import split_rows
 from pipeline.errors import Unavailable
-from pipeline.refs import DatasetRef, ModelVersionRef, ServingOptions, ServingPlan, ServingTrial
+from pipeline.refs import Backend, DatasetRef, ModelVersionRef, ServingOptions, ServingPlan, ServingTrial
 from pipeline.registry import TrialRecord
 from pipeline.run import Run
 from pipeline.serving_rules import ServingSearch
@@ -25,7 +25,7 @@ from serving.triton import TritonClient
 
 TABLE = "serving/tune.md"
 PATIENCE_S = 1.0  # after the last request was due
-HEADS = ("threads", "instances", "queue delay us", "p50 ms", "p95 ms", "p99 ms", "rows/s", "problem")
+HEADS = ("back end", "threads", "instances", "queue delay us", "p50 ms", "p95 ms", "p99 ms", "rows/s", "problem")
 
 
 def tune(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run: Run) -> ServingPlan:
@@ -36,6 +36,9 @@ def tune(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run: R
         Unavailable: a server does not start or answer, no node takes it; store or MLflow fail. A retry helps.
     """
     declared = ServingOptions.model_validate(spec.serving.model_dump(include=set(ServingOptions.model_fields)))
+    backends: tuple[Backend, ...] = ("onnxruntime", "xgboost") if model.trees else ("onnxruntime",)
+    if declared.backend not in backends:  # a network has won
+        declared = declared.model_copy(update={"backend": "onnxruntime"})
     rule = spec.serving.tune
     if rule is None:
         return ServingPlan(options=declared, reason="as the spec declares; nothing was measured")
@@ -43,7 +46,7 @@ def tune(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run: R
     _, rows = split_rows(run, dataset, spec.split)
     bench = _Bench(spec, rule, dataset, model, run, serving, to_tensors(rows, dataset.row_schema, "snapshot"))
     try:
-        plan = Search(bench.measure, rule, serving.cores(), spec.seed, run.log).plan(declared)
+        plan = Search(bench.measure, rule, serving.cores(), spec.seed, run.log, backends).plan(declared)
     finally:
         serving.end_challengers(spec.name)
         bench.forget()

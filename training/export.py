@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.dataset import held_rows
-from pipeline.digest import digest_bytes
+from pipeline.digest import digest_bytes, digest_json, digest_tree
 from pipeline.errors import Invalid
 from pipeline.refs import DatasetRef, LoggedModelRef, OnnxRef, ParityCase
 from pipeline.run import Run
@@ -16,8 +18,8 @@ from pipeline.spec import PipelineSpec
 from pipeline.step import main
 from pipeline.target import answer_unit, encode_target
 from pipeline.tensors import to_tensors
-from training.models.base import load_candidate
-from training.onnx_model import build
+from training.models.base import Native, load_candidate
+from training.onnx_model import build, features_only
 from training.onnx_session import OnnxModel
 from training.parity import UNBOUNDED, Floats, failed, prove
 from training.plots import parity
@@ -74,7 +76,24 @@ def export(spec: PipelineSpec, dataset: DatasetRef, model: LoggedModelRef, run: 
         passed=proof.passed,
         cases=proof.cases,
         predictions=predictions,
+        trees=keep_trees(run, native) if model.kind == "xgboost" else None,
     )
+
+
+def keep_trees(run: Run, native: Native) -> str:
+    """What `write_trees` writes, in the store; its key."""
+    with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+        folder = Path(scratch)
+        write_trees(native, folder)
+        key = f"trees/{digest_json(digest_tree(folder))}"
+        run.store.put(folder, key)
+    return key
+
+
+def write_trees(native: Native, folder: Path) -> None:
+    """What the back end `xgboost` serves: the booster as it is, and the graph of the features alone."""
+    native.model.booster.save_model(str(folder / "model.ubj"))  # type: ignore[attr-defined]
+    (folder / "features.onnx").write_bytes(features_only(native.features))
 
 
 def _log_model(run: Run, model: LoggedModelRef, dataset: DatasetRef, key: str, digest: str) -> str:

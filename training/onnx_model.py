@@ -16,6 +16,7 @@ import onnx
 from onnx import ModelProto, TensorProto, compose, helper
 
 from pipeline.errors import Invalid
+from training.features import Features
 from training.models.base import Model, Native
 from training.onnx_features import IR_VERSION, MATRIX, ROWS, features_graph
 
@@ -55,6 +56,11 @@ def build(native: Native, kind: str) -> bytes:
             f"ONNX export of {kind}",
             "look at the model's parameters; the other candidates are not touched",
         ) from error
+
+
+def features_only(features: Features) -> bytes:
+    """Raw columns to matrix as a graph of its own; the same features give the same bytes."""
+    return bytes(features_graph(features, OPSET, ML_OPSET).SerializeToString(deterministic=True))
 
 
 def trees_graph(model: Model, width: int) -> ModelProto:

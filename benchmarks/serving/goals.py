@@ -12,6 +12,8 @@ from benchmarks.serving.results import (
     IN_PROCESS_WIDE,
     NATIVE,
     SHARED,
+    TREES_GRPC,
+    TREES_HTTP,
     Loop,
     Metric,
     Point,
@@ -21,7 +23,7 @@ from benchmarks.serving.results import (
     ratios,
 )
 
-OURS, LIMITS = (HTTP, GRPC), (IN_PROCESS, IN_PROCESS_WIDE)
+OURS, TREES, LIMITS = (HTTP, GRPC), (TREES_HTTP, TREES_GRPC), (IN_PROCESS, IN_PROCESS_WIDE)
 FROM_BATCH, MOST_TIMES = 128, 2.0  # the goal against ONNX Runtime in the process that asks
 NAMES: dict[Metric, str] = {"per_s": "throughput", "p99_ms": "p99"}
 
@@ -32,6 +34,8 @@ def goals(results: Results) -> Iterator[str]:
         results, OURS, "Closed loop, Slipway over the network (HTTP or gRPC, whichever answers more there)"
     )
     yield from _peers(results, (SHARED,), "Closed loop, Slipway by shared memory")
+    if any(way in TREES for way in results.ways()):
+        yield from _trees(results)
     yield from _limit(results)
     yield from _open(results)
 
@@ -43,7 +47,7 @@ def counted(number: float, word: str) -> str:
 
 def is_peer(way: str) -> bool:
     """Whether it is another server."""
-    return way not in (*OURS, SHARED, *LIMITS, NATIVE)
+    return way not in (*OURS, SHARED, *TREES, *LIMITS, NATIVE)
 
 
 def _peers(results: Results, ours: tuple[str, ...], title: str) -> Iterator[str]:
@@ -61,6 +65,17 @@ def _peers(results: Results, ours: tuple[str, ...], title: str) -> Iterator[str]
         points,
         misses,
     )
+
+
+def _trees(results: Results) -> Iterator[str]:
+    """No goal: where each back end answers more, of a spec that declares neither threads nor instances for it."""
+    yield "**Trees by XGBoost against the same trees as ONNX, requests a second over HTTP or gRPC, the better of each:**"
+    yield ""
+    for where, ways in _points(results, "closed"):
+        graph, trees = (best(ways, "per_s", each.__contains__) for each in (OURS, TREES))
+        if graph and trees:
+            yield f"- {where}: {_range(ratios(ways[trees], ways[graph], 'per_s'))} times"
+    yield ""
 
 
 def _limit(results: Results) -> Iterator[str]:

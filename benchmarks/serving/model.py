@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,15 +17,16 @@ from pipeline.settings import Settings
 from pipeline.spec import Torch, XGBoost
 from serving.model_config import FILE, MODEL_FILE, model_config
 from serving.places import repository
+from training.export import write_trees
 from training.features import Features
-from training.models.base import Fold, Model, Native, Trainer
+from training.models.base import Fold, Native, Trainer
 from training.models.boosted import Boosted, BoostedTrainer
 from training.models.neural import NeuralTrainer
 from training.onnx_model import build
 
 Floats = npt.NDArray[np.float32]
 Kind = Literal["xgboost", "torch"]
-NAME, VERSION = "bench", 1
+NAME, TREES, VERSION = "bench", "bench_trees", 1  # TREES: the same model by the back end `xgboost`
 ROWS, COLUMNS, SEED = 20_000, 30, 7
 LENGTH: dict[Kind, int] = {"xgboost": 100, "torch": 1}  # trees (of depth 6, the default), epochs: what it costs is all
 SCHEMA = RowSchema(
@@ -40,12 +42,14 @@ class Subject:
     """A fitted model as the servers need it.
 
     `rows` are (ROWS, COLUMNS) float32. `onnx` maps `numeric` (rows, COLUMNS) to `probabilities` (rows, 2), float32;
-    `booster` is XGBoost's own JSON file of the same trees, None for a network.
+    `booster` is XGBoost's own JSON file of the same trees, and `trees` the folder that the back end `xgboost` serves;
+    None for a network.
     """
 
     rows: Floats
     onnx: Path
     booster: Path | None
+    trees: Path | None
 
     def answers(self, rows: Floats) -> Floats:
         """(rows, 2) float32: what ONNX Runtime answers in this process, with which all others are compared."""
@@ -67,20 +71,28 @@ def make(kind: Kind, folder: Path, threads: int) -> Subject:
         trainer = NeuralTrainer.of(Torch(kind="torch", device="cpu"), features, threads)
     model = trainer.fit(Fold(rows, target), trainer.defaults(), SEED, LENGTH[kind], None).model
     onnx = folder / MODEL_FILE
-    onnx.write_bytes(build(Native(features, model), kind))
-    return Subject(rows, onnx, _booster(model, folder / "booster.json"))
+    native = Native(features, model)
+    onnx.write_bytes(build(native, kind))
+    if not isinstance(model, Boosted):
+        return Subject(rows, onnx, None, None)
+    booster, trees = folder / "booster.json", folder / "trees"
+    model.booster.save_model(str(booster))
+    trees.mkdir()
+    write_trees(native, trees)
+    return Subject(rows, onnx, booster, trees)
 
 
 def place(subject: Subject, settings: Settings, serving: Serving) -> None:
     """Put the model into the repository of the embedded Triton, with the configuration that a package has."""
-    version = repository(settings) / NAME / str(VERSION)
+    _place(NAME, {MODEL_FILE: subject.onnx}, settings, serving)
+    if subject.trees is not None:
+        files = {path.name: path for path in subject.trees.iterdir()}
+        _place(TREES, files, settings, serving.model_copy(update={"backend": "xgboost"}))
+
+
+def _place(name: str, files: Mapping[str, Path], settings: Settings, serving: Serving) -> None:
+    version = repository(settings) / name / str(VERSION)
     version.mkdir(parents=True)
-    (version / MODEL_FILE).write_bytes(subject.onnx.read_bytes())
-    (version.parent / FILE).write_text(model_config(NAME, VERSION, SCHEMA, serving, {}), encoding="utf-8")
-
-
-def _booster(model: Model, path: Path) -> Path | None:
-    if not isinstance(model, Boosted):
-        return None
-    model.booster.save_model(str(path))
-    return path
+    for file, path in files.items():
+        (version / file).write_bytes(path.read_bytes())
+    (version.parent / FILE).write_text(model_config(name, VERSION, SCHEMA, serving, {}), encoding="utf-8")

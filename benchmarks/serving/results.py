@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 HTTP, GRPC, SHARED = "Slipway, HTTP", "Slipway, gRPC", "Slipway, shared memory"
+TREES_HTTP, TREES_GRPC = "Slipway, HTTP, trees by XGBoost", "Slipway, gRPC, trees by XGBoost"
 IN_PROCESS, IN_PROCESS_WIDE = "ONNX Runtime in process", "ONNX Runtime in process, a thread a core"
 NATIVE = "XGBoost inplace_predict in process"
-ORDER = (HTTP, GRPC, SHARED, IN_PROCESS, IN_PROCESS_WIDE, NATIVE)
+ORDER = (HTTP, GRPC, SHARED, TREES_HTTP, TREES_GRPC, IN_PROCESS, IN_PROCESS_WIDE, NATIVE)
 Loop = Literal["closed", "open"]
 Metric = Literal["per_s", "p50_ms", "p99_ms"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.serving import wires
 from benchmarks.serving.environments import python
-from benchmarks.serving.model import NAME, Subject, place
-from benchmarks.serving.results import GRPC, HTTP, SHARED
+from benchmarks.serving.model import NAME, TREES, Subject, place
+from benchmarks.serving.results import GRPC, HTTP, SHARED, TREES_GRPC, TREES_HTTP
 from pipeline.ports import free_ports
 from pipeline.serving_rules import Serving
 from pipeline.settings import Settings
@@ -85,14 +85,18 @@ def triton(setting: Setting, memory: wires.SharedMemory, ports: tuple[int, int, 
         described.prepare()
     argv = (
         *described.argv[described.argv.index("--") + 1 :],
-        f"--load-model={NAME}",
-    )  # a package would be verified first
+        f"--load-model={NAME}",  # a package would be verified first
+        *([f"--load-model={TREES}"] if setting.subject.trees else []),
+    )
     http, grpc = f"{HOST}:{ports[0]}", f"{HOST}:{ports[1]}"
     ways = {
-        HTTP: (http, wires.v2_binary),
+        HTTP: (http, wires.v2_binary(NAME)),
         GRPC: (grpc, wires.v2_grpc(NAME, "probabilities")),
         SHARED: (http, memory.wire),
     }
+    if setting.subject.trees:
+        ways[TREES_HTTP] = (http, wires.v2_binary(TREES))
+        ways[TREES_GRPC] = (grpc, wires.v2_grpc(TREES, "probabilities"))
     return Server("Slipway", argv, f"http://{http}/v2/models/{NAME}/ready", ways, described.env)
 
 

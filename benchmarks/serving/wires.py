@@ -75,17 +75,21 @@ def v2_json(model: str) -> Wire:
     return json_wire(f"/v2/models/{model}/infer", write, read)
 
 
-def v2_binary(address: str, rows: Floats) -> Request:
+def v2_binary(model: str) -> Wire:
     """The V2 protocol over HTTP with its extension of binary tensors."""
-    content = rows.tobytes()
-    tensor = _tensor(rows, {"binary_data_size": len(content)})
-    header = json.dumps({"inputs": [tensor], "outputs": [_output({"binary_data": True})]}).encode()
 
-    def read(headers: Mapping[str, str], body: bytes) -> Floats:
-        return _floats(body[int(headers[BINARY_HEADER]) :])
+    def wire(address: str, rows: Floats) -> Request:
+        content = rows.tobytes()
+        tensor = _tensor(rows, {"binary_data_size": len(content)})
+        header = json.dumps({"inputs": [tensor], "outputs": [_output({"binary_data": True})]}).encode()
 
-    url = f"http://{address}/v2/models/{NAME}/infer"
-    return Request(url, header + content, read, {BINARY_HEADER: str(len(header))})
+        def read(headers: Mapping[str, str], body: bytes) -> Floats:
+            return _floats(body[int(headers[BINARY_HEADER]) :])
+
+        url = f"http://{address}/v2/models/{model}/infer"
+        return Request(url, header + content, read, {BINARY_HEADER: str(len(header))})
+
+    return wire
 
 
 def v2_grpc(model: str, output: str) -> Wire:

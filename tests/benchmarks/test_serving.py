@@ -116,7 +116,7 @@ def test_every_wire_carries_the_rows_and_reads_the_answer() -> None:
 
     rows = np.arange(60, dtype=np.float32).reshape(2, 30)
     answer = np.array([[0.25, 0.75], [0.5, 0.5]], dtype=np.float32)
-    binary: Request = v2_binary("h:1", rows)
+    binary: Request = v2_binary("bench")("h:1", rows)
     length = int(binary.headers["Inference-Header-Content-Length"])
     assert binary.body[length:] == rows.tobytes()
     assert (binary.read({"Inference-Header-Content-Length": "3"}, b"{ }" + answer.tobytes()) == answer).all()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.errors import Invalid, Unavailable
-from pipeline.refs import ServingOptions, ServingPlan, ServingTrial
+from pipeline.refs import Backend, ServingOptions, ServingPlan, ServingTrial
 from pipeline.serving_rules import ServingSearch
 from serving.search import Search
 
@@ -17,14 +17,17 @@ LOG = logging.getLogger("test")
 
 
 def plan(
-    value: Callable[[ServingOptions], float | None], declared: ServingOptions = DECLARED, **rule: object
+    value: Callable[[ServingOptions], float | None],
+    declared: ServingOptions = DECLARED,
+    backends: tuple[Backend, ...] = ("onnxruntime",),
+    **rule: object,
 ) -> ServingPlan:
     def measure(options: ServingOptions) -> ServingTrial:
         found = value(options)
         problem = "" if found is not None else "too slow"
         return ServingTrial(options=options, value=found, p50_ms=1, p95_ms=2, rows_per_s=3, problem=problem)
 
-    found = Search(measure, ServingSearch.model_validate({"trials": 40, **rule}), 4, 7, LOG)
+    found = Search(measure, ServingSearch.model_validate({"trials": 40, **rule}), 4, 7, LOG, backends)
     return found.plan(declared)
 
 
@@ -38,9 +41,20 @@ def test_what_is_better_each_time_is_taken() -> None:
     assert found.trials[0].options == DECLARED
     assert cost(found.options) == min(cost(trial.options) for trial in found.trials) < cost(DECLARED)
     assert [trial.options for trial in found.trials[-2:]] == [DECLARED, found.options]  # measured again
-    assert found.reason.startswith(f"threads {found.options.threads}, instances {found.options.instances}")
+    assert found.reason.startswith(
+        f"backend onnxruntime, threads {found.options.threads}, instances {found.options.instances}"
+    )
     searched = [trial.options for trial in found.trials[:-2]]
     assert len(searched) == len(set(searched))
+
+
+@pytest.mark.parametrize("faster", ["onnxruntime", "xgboost"])
+def test_the_back_end_of_trees_is_the_one_that_was_faster(faster: str) -> None:
+    found = plan(
+        lambda options: cost(options) + 10 * (options.backend != faster), backends=("onnxruntime", "xgboost"), trials=3
+    )
+    assert {trial.options.backend for trial in found.trials} == {"onnxruntime", "xgboost"}  # in few trials as well
+    assert found.options.backend == faster
 
 
 def test_throughput_is_better_when_it_is_more() -> None:

@@ -6,17 +6,26 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from chain import Chain, chain
+from chain import SCHEMA, Chain, chain
 
+from pipeline.dataset import split_rows
 from pipeline.errors import Invalid
 from pipeline.refs import ServingOptions
 from pipeline.serving_rules import Serving
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
+from pipeline.tensors import to_tensors
+from serving.plane import plane
+from serving.triton import TritonClient
 from serving.tune import TABLE, tune
+from training.export import keep_trees
+from training.features import fit_features
+from training.models.base import Fold, Native
+from training.models.boosted import BoostedTrainer
 
 pytestmark = pytest.mark.stack
 
@@ -66,13 +75,14 @@ def test_options_are_measured_on_servers_of_their_own_and_kept_in_mlflow(
         assert trial.seconds > 0.3
     assert set(Supervisor(one.run.settings).states()) == before  # no challenger is left
     assert packages(one, model.version) == []  # nor a package that nobody chose
+    assert {trial.options.backend for trial in found.trials} == {"onnxruntime"}  # it is no booster
     one.tune(model)  # killed after it had published, and run again
     client, run_id = one.run.registry._client, one.run.registry.find_pipeline_run(one.run)
     experiment = client.get_run(run_id).info.experiment_id
     (search,) = client.search_runs([experiment], "tags.`slipway.kind` = 'serving'")
     trials = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{search.info.run_id}'")
     assert 2 <= len(trials) <= 5
-    assert all(set(trial.data.params) == {"threads", "instances", "max_queue_delay_us"} for trial in trials)
+    assert all(set(trial.data.params) == {"backend", "threads", "instances", "max_queue_delay_us"} for trial in trials)
     assert search.data.params["threads"] in ("1", "2")
     assert TABLE in [item.path for item in client.list_artifacts(run_id, "serving")]
     packed = one.package(model, found)
@@ -81,6 +91,45 @@ def test_options_are_measured_on_servers_of_their_own_and_kept_in_mlflow(
         text = (folder / "config.pbtxt").read_text()
     assert f"count: {found.options.instances} " in text
     assert f"max_queue_delay_microseconds: {found.options.max_queue_delay_us} " in text
+
+
+def test_trees_are_measured_by_both_back_ends_and_served_by_the_one_that_is_chosen(make: Callable[..., Chain]) -> None:
+    one = make({"trials": 2, "duration_s": 0.3})
+    rows, held = split_rows(one.run, one.dataset, one.spec.split)
+    features = fit_features(rows, SCHEMA)
+    trainer = BoostedTrainer.of(one.spec.candidates[0], features, 1)
+    fold = Fold(features.matrix(to_tensors(rows, SCHEMA)), (rows["y"] == "yes").to_numpy(np.float64))
+    native = Native(features, trainer.fit(fold, trainer.defaults(), 0, 20, None).model)
+    model = one.register().model_copy(update={"trees": keep_trees(one.run, native)})
+    found = one.tune(model)
+    assert [trial.options.backend for trial in found.trials[:2]] == ["onnxruntime", "xgboost"]
+    assert not any(trial.problem for trial in found.trials)
+
+    chosen = found.options.model_copy(update={"backend": "xgboost"})
+    packed = one.package(model, found.model_copy(update={"options": chosen}))
+    with one.run.store.local(packed.key) as folder:
+        assert 'backend: "xgboost"' in (folder / "config.pbtxt").read_text()
+        assert {path.name for path in folder.glob("*/*")} == {"model.onnx", "features.onnx", "model.ubj"}
+    challenger = one.rollout(model, packed)
+    try:
+        with TritonClient(challenger.grpc, one.run.settings.timeout_s) as client:
+            tensors = to_tensors(held, SCHEMA)
+            answer = client.infer(challenger.name, tensors, SCHEMA.output, str(model.version))
+        assert answer.tobytes() == native.predict(tensors).tobytes()
+    finally:
+        plane(one.run.settings).end_challengers(one.spec.name)
+
+    one.run.store.write(f"{model.trees}/model.ubj", b"another", replace=True)
+    with pytest.raises(Invalid, match="it is not what was written"):
+        one.package(model, found.model_copy(update={"options": chosen}))
+    alone = model.model_copy(update={"trees": None})
+    with pytest.raises(Invalid, match="serving.backend xgboost: xgboost is no booster"):
+        one.package(alone, found.model_copy(update={"options": chosen}))
+
+
+def test_a_network_is_served_by_onnxruntime_whatever_trees_are(make: Callable[..., Chain]) -> None:
+    one = make(None, backend="xgboost")
+    assert one.tune(one.register()).options.backend == "onnxruntime"
 
 
 def test_a_version_that_cannot_be_served_is_refused_and_leaves_nothing(
