@@ -1,18 +1,25 @@
-"""Airflow's LocalExecutor, which remembers what it was given until it has heard how that ended.
+"""Airflow's LocalExecutor, which has imported the steps that its tasks run here, and remembers what it was given.
 
 A task that waits (for a pod, for a person) and goes on at once is given to the executor a second time, under the same
 key, before the scheduler reads that its first process has ended. The scheduler then asks whether the executor has the
 task; the one of Airflow 3.3 forgets a task when it starts, so that the end of the first process is taken for the end of
 the second, and the task for lost: it fails, and with it the person's answer (apache/airflow 66374, 67287, 72716).
+
+Tasks are forked of the scheduler, and a step of its task (`dags.forked`): what is imported here, once, no step imports.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from importlib import import_module
 from typing import Any
 
 from airflow.executors import local_executor
 from airflow.utils.state import TaskInstanceState
+
+from pipeline.graph import STEPS
+from pipeline.settings import read_settings
+from pipeline.step import share_cores
 
 ENDS = {TaskInstanceState.SUCCESS, TaskInstanceState.FAILED}
 
@@ -22,6 +29,10 @@ class LocalExecutor(local_executor.LocalExecutor):  # type: ignore[misc]
 
     def start(self) -> None:
         """See the parent."""
+        if read_settings().runtime == "local":  # in pods, elsewhere
+            share_cores()
+            for step in STEPS:
+                import_module(step.module)
         self._lives: Counter[Any] = Counter()
         super().start()
 

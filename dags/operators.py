@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
+import shlex
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from dags.forked import Forked
 from pipeline.errors import Invalid, Rejected
 from pipeline.run import slug
 
@@ -25,28 +24,25 @@ class CommandOperator(BaseOperator):  # type: ignore[misc]
     def __init__(self, *, module: str, root: str, **options: Any) -> None:
         super().__init__(**options)
         self.module, self.root = module, root
-        self.hook: SubprocessHook | None = None
+        self.process: Forked | None = None
 
     @abstractmethod
     def arguments(self, run: str, params: dict[str, Any]) -> list[str]:
         """What follows the module on the command line."""
 
-    def command(self, run_id: str, params: dict[str, Any]) -> list[str]:
-        """The whole command line."""
-        return [sys.executable, "-m", self.module, *self.arguments(slug(run_id), params)]
-
     def execute(self, context: Any) -> None:
         """Run the command to its end; its log lines are the task's log."""
-        command = self.command(context["run_id"], dict(context["params"]))
-        self.hook = SubprocessHook()
-        result = self.hook.run_command(command, env=dict(os.environ), cwd=self.root)
-        if result.exit_code != 0:
-            raise ended(result.exit_code, result.output)
+        arguments = self.arguments(slug(context["run_id"]), dict(context["params"]))
+        self.log.info("python -m %s %s", self.module, shlex.join(arguments))
+        self.process = Forked(self.module, arguments, self.root)
+        code, said = self.process.wait(self.log)
+        if code != 0:
+            raise ended(code, said)
 
     def on_kill(self) -> None:
         """Airflow ends the task: so does the command."""
-        if self.hook is not None:
-            self.hook.send_sigterm()
+        if self.process is not None:
+            self.process.end()
 
 
 class StepOperator(CommandOperator):

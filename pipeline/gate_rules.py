@@ -47,6 +47,16 @@ class Tolerance(Written):
         return Tolerance(atol=self.atol * unit, rtol=self.rtol)
 
 
+class Export(Tolerance):
+    """How far the graph may be from the model, and whether a TensorRT plan of it is tried where GPUs serve."""
+
+    tensorrt: Literal["auto"] | None = Field(
+        default=None,
+        description="auto: a network that GPUs serve is answered by a TensorRT plan, built on the GPU that serves, if "
+        "that loads, answers as the model does, and is not slower where serving.tune measures; else by its graph",
+    )
+
+
 class Quality(Written):
     """Bounds on the metrics of the held-out rows, as the server answered them."""
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
+from multiprocessing.synchronize import Semaphore
 from threading import Lock, Thread
 
 from pipeline.errors import SlipwayError, Unavailable
@@ -19,26 +22,33 @@ Tell = Callable[..., None]  # told of a task's key and state
 log = logging.getLogger("slipway")
 
 
-@contextmanager
-def side_by_side(chains: Mapping[str, Callable[[Tell], None]], watch: Tell) -> Iterator[None]:
-    """Begin every chain in a process forked of this one, and wait for all of them at the end of the context.
+def at_once(chains: int) -> int:
+    """How many of so many chains are under way at a time: a core for each."""
+    return min(chains, os.cpu_count() or 1)
 
-    What a chain tells and logs is told and logged here; where this process ends, they end.
+
+@contextmanager
+def side_by_side(chains: Mapping[str, Callable[[Tell], None]], watch: Tell, most: int) -> Iterator[None]:
+    """Do every chain in a process forked of this one, and wait for all of them at the end of the context.
+
+    At most so many are under way at once; where one has failed, no other is begun. What a chain tells and logs is told
+    and logged here; where this process ends, they end.
 
     Raises:
         SlipwayError: what a chain raised; the first of them in time.
         Unavailable: a process was lost. A retry may help.
     """
     fork = multiprocessing.get_context("fork")  # it has what is imported here, at no cost
+    turn = _Turn(fork.Semaphore(most), fork.RawValue("b", 0))
     lanes: dict[Connection, ForkProcess] = {}
     try:
         for name, chain in chains.items():
             ours, theirs = fork.Pipe(duplex=False)
-            lanes[ours] = fork.Process(target=_lane, args=(theirs, chain), name=name)
-            lanes[ours].start()
+            lanes[ours] = fork.Process(target=_lane, args=(theirs, chain, turn), name=name)
+            lanes[ours].start()  # all of them now: later, a thread may hold a lock, which would be held there for ever
             theirs.close()
         yield
-        failures = list(_follow(lanes, watch))
+        failures = list(_follow(lanes, watch, turn))
     finally:
         for process in lanes.values():
             process.terminate()
@@ -47,7 +57,15 @@ def side_by_side(chains: Mapping[str, Callable[[Tell], None]], watch: Tell) -> I
         raise failures[0]
 
 
-def _follow(lanes: Mapping[Connection, ForkProcess], watch: Tell) -> Iterator[SlipwayError]:
+@dataclass(frozen=True)
+class _Turn:
+    """Given back by the parent: a process that is lost cannot."""
+
+    free: Semaphore
+    is_over: ctypes.c_byte
+
+
+def _follow(lanes: Mapping[Connection, ForkProcess], watch: Tell, turn: _Turn) -> Iterator[SlipwayError]:
     """Hand on what the processes say, until all have ended; what went wrong."""
     waiting = dict(lanes)
     while waiting:
@@ -55,9 +73,13 @@ def _follow(lanes: Mapping[Connection, ForkProcess], watch: Tell) -> Iterator[Sl
             try:
                 said = end.recv()
             except EOFError:
-                yield from _lost(waiting.pop(end))
+                for failure in _lost(waiting.pop(end)):
+                    turn.is_over.value = 1
+                    yield failure
+                turn.free.release()
                 continue
             if isinstance(said, SlipwayError):
+                turn.is_over.value = 1
                 yield said
             elif isinstance(said, logging.LogRecord):
                 log.handle(said)
@@ -73,12 +95,15 @@ def _lost(process: ForkProcess) -> Iterator[SlipwayError]:
         yield Unavailable(f"the process of {process.name} ended with {how}", "this machine", "see above; run again")
 
 
-def _lane(end: Connection, chain: Callable[[Tell], None]) -> None:
+def _lane(end: Connection, chain: Callable[[Tell], None], turn: _Turn) -> None:
     """Do a chain in its process. What is no failure of a step is told on stderr, by multiprocessing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's group: the parent has it too, and ends this one
     Thread(target=_end_with_parent, daemon=True).start()
     pipe = _Pipe(end)
     log.handlers, log.propagate = [QueueHandler(pipe)], False  # type: ignore[arg-type]
+    turn.free.acquire()
+    if turn.is_over.value:
+        return
     try:
         chain(lambda *said: pipe.put_nowait(said))
     except SlipwayError as error:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pipeline.errors import Rejected, Waits
 from pipeline.graph import Task, tasks
-from pipeline.lanes import side_by_side
+from pipeline.lanes import at_once, side_by_side
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec
 from pipeline.step import StepFunction, execute, pin_spec
@@ -24,8 +24,9 @@ Watch = Callable[[str, State], None]  # told of each task's key and state
 def run_local(spec: PipelineSpec, run: Run, watch: Watch) -> None:
     """Every task of the run; finished ones are not done again.
 
-    Candidates are fitted side by side, each in a process of its own, while this one imports what comes after them.
-    Raises what a step raises; the tasks after it are not started, and the same run id continues from there.
+    Candidates are fitted side by side, as many at a time as there are cores, each in a process of its own, while this
+    one imports what comes after them. Raises what a step raises; the tasks after it are not started, and the same run
+    id continues from there.
     """
     spec = pin_spec(run, spec)
     every = tasks(tuple(candidate.name for candidate in spec.candidates))
@@ -38,7 +39,7 @@ def run_local(spec: PipelineSpec, run: Run, watch: Watch) -> None:
             candidate.name: partial(_chain, [task for task in some if task.candidate == candidate.name], spec, run)
             for candidate in spec.candidates
         }
-        with side_by_side(chains, watch):
+        with side_by_side(chains, watch, at_once(len(chains))):
             _import_ahead({task.step.module for task in every if task.candidate is None})
 
 

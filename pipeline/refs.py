@@ -142,13 +142,15 @@ class ModelVersionRef(Frozen):
     )
 
 
-Backend = Literal["onnxruntime", "xgboost"]
+Backend = Literal["onnxruntime", "xgboost", "tensorrt"]
 
 
 class ServingOptions(Frozen):
     """What of Triton's configuration is a matter of speed, not of answers."""
 
-    backend: Backend = Field(default="onnxruntime", description="what answers: the graph, or of trees the booster")
+    backend: Backend = Field(
+        default="onnxruntime", description="what answers: the graph, a TensorRT plan of it, or the booster"
+    )
     threads: int = Field(description="threads of one inference")
     instances: int = Field(description="inferences at once")
     max_queue_delay_us: int = Field(description="how long requests wait for others to be answered with")

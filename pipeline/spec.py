@@ -11,7 +11,7 @@ from pipeline.digest import digest_json
 from pipeline.engine import Engine, Local, Resources, contradiction
 from pipeline.errors import Invalid
 from pipeline.frozen import Written
-from pipeline.gate_rules import Gates, Metric, Tolerance
+from pipeline.gate_rules import Export, Gates, Metric
 from pipeline.mask import mask
 from pipeline.serving_rules import Serving
 
@@ -172,7 +172,7 @@ class PipelineSpec(Written):
     split: Split = Split()
     checks: Checks = Checks()
     candidates: tuple[Candidate, ...] = Field(min_length=1)
-    export: Tolerance = Tolerance()
+    export: Export = Export()
     gates: Gates = Gates()
     approval: Literal["none", "required"] = Field(
         default="none", description="required: a person says yes before a promotion, having seen the gates' report"

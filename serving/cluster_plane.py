@@ -24,10 +24,7 @@ from serving.lease import lease
 from serving.manifests import (
     CHALLENGER,
     CHAMPION,
-    MODEL,
-    PREVIOUS,
     STATE,
-    TRAFFIC,
     Version,
     labels,
     model_name,
@@ -76,6 +73,10 @@ class ClusterPlane:
     def cores(self) -> int:
         """See `Plane`."""
         return whole_cores(self.policy.cpu)
+
+    def has_gpu(self) -> bool:
+        """See `Plane`."""
+        return self.policy.has_gpu
 
     def start(self, version: Version) -> RolloutRef:
         """See `Plane`. One pod, which no traffic reaches; deleted again when it does not become ready."""
@@ -138,7 +139,7 @@ class ClusterPlane:
         """See `Plane`."""
         serving = self._serving(version.name, self._traffic(version.name))
         self._withdraw(version.name, serving)  # a promotion that was killed, and never run again, may have left it
-        await_no_canary(self.cluster, labels(self.policy) | {MODEL: version.name}, self._poll_s)
+        await_no_canary(self.cluster, labels(self.policy) | {manifests.MODEL: version.name}, self._poll_s)
         if serving is None:
             log.warning("%s: nothing serves version %d, the champion: it starts again", version.name, version.number)
             self.switch(version, BlueGreen(kind="blue_green"))
@@ -153,7 +154,7 @@ class ClusterPlane:
             if number == version.number or found["metadata"]["labels"].get(STATE) == CHALLENGER:
                 continue
             if previous is not None and number == previous.number:
-                self._keep(other, PREVIOUS)
+                self._keep(other, manifests.PREVIOUS)
             else:
                 self._delete(other)
 
@@ -165,7 +166,7 @@ class ClusterPlane:
             until = metadata.get("annotations", {}).get(manifests.KEPT_UNTIL, "")
             if not until or datetime.fromisoformat(until) > now:
                 continue
-            model, number = metadata["labels"][MODEL], metadata["labels"][manifests.VERSION]
+            model, number = metadata["labels"][manifests.MODEL], metadata["labels"][manifests.VERSION]
             with self.alone(model, "collector"):  # a roll-back may be about to serve it
                 if self._traffic(model) != f"v{number}" or metadata["labels"].get(STATE) == manifests.CANARY:
                     self._delete(metadata["name"])
@@ -188,7 +189,7 @@ class ClusterPlane:
     def _traffic(self, name: str) -> str | None:
         """The traffic label that the model's Service selects; None where another hand made it one of no version."""
         found = self.cluster.get("Service", model_name(self.policy, name))
-        label = str((found or {}).get("spec", {}).get("selector", {}).get(TRAFFIC, ""))
+        label = str((found or {}).get("spec", {}).get("selector", {}).get(manifests.TRAFFIC, ""))
         return label if re.fullmatch(r"v\d+", label) else None
 
     def _serving(self, name: str, traffic: str | None) -> Manifest | None:
@@ -196,7 +197,7 @@ class ClusterPlane:
         return self.cluster.get("Deployment", version_name(self.policy, name, int(traffic[1:]))) if traffic else None
 
     def _deployments(self, name: str) -> list[Manifest]:
-        return self.cluster.select("Deployment", labels(self.policy) | {MODEL: name})
+        return self.cluster.select("Deployment", labels(self.policy) | {manifests.MODEL: name})
 
     def _challenger(self, version: Version) -> None:
         """One pod at least, ready and answering; a version that has traffic is left as it is."""
@@ -257,7 +258,7 @@ class ClusterPlane:
     def _by_replicas(self, version: Version, champion: Manifest, wanted: float) -> Sides:
         """Pods of the version that carry the champion's traffic label; champion and Service are not written to."""
         old = pods_of(self.cluster, champion)
-        joins = champion["spec"]["template"]["metadata"]["labels"][TRAFFIC]
+        joins = champion["spec"]["template"]["metadata"]["labels"][manifests.TRAFFIC]
         manifest = manifests.canary(self.policy, self._owner, version, joins)
         name = manifest["metadata"]["name"]
         replicas = replicas_for(wanted, len(old))

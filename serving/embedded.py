@@ -47,6 +47,10 @@ class EmbeddedPlane:
         """See `Plane`."""
         return len(os.sched_getaffinity(0))
 
+    def has_gpu(self) -> bool:
+        """See `Plane`. Its backends are built for processors."""
+        return False
+
     def start(self, version: Version) -> RolloutRef:
         """See `Plane`."""
         self.end_challengers(version.name)

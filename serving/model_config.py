@@ -10,6 +10,7 @@ from pipeline.serving_rules import Serving
 
 FILE = "config.pbtxt"
 MODEL_FILE = "model.onnx"
+PLANS = "/tmp/slipway-tensorrt-"  # noqa: S108 (in a container that has no other user)
 COLUMNS = "columns"  # the parameter that holds the RowSchema
 
 
@@ -22,6 +23,8 @@ def model_config(
 
     The digest among them also makes Triton reload: a configuration equal to the loaded one is ignored in silence.
     """
+    backend: str = serving.backend
+    by_plan = backend == "tensorrt"  # a part of ONNX Runtime, in NVIDIA's server
     parameters = {
         COLUMNS: schema.model_dump_json(),
         "version": str(version),
@@ -31,7 +34,7 @@ def model_config(
     }
     blocks = [
         f"name: {_quote(name)}",
-        f"backend: {_quote(serving.backend)}",
+        f"backend: {_quote('onnxruntime' if by_plan else backend)}",
         f"max_batch_size: {serving.max_batch_size}",
         *(_tensor("input", *item) for item in _inputs(schema)),
         _tensor("output", schema.output, "TYPE_FP32", schema.width),
@@ -41,7 +44,9 @@ def model_config(
         f"instance_group [ {{ count: {serving.instances} kind: KIND_AUTO }} ]",
         # one version at a time: its directory is immutable, and traffic moves by this line alone
         f"version_policy {{ specific {{ versions: [ {version} ] }} }}",
-        _warmup(schema, sorted({1, min(warm_rows, serving.max_batch_size)})),
+        *([_tensorrt(facts.get("digest", ""))] if by_plan else []),
+        # a plan is built for as many rows as have been asked: for the most now, or again under traffic
+        _warmup(schema, sorted({1, serving.max_batch_size if by_plan else min(warm_rows, serving.max_batch_size)})),
         *(
             f"parameters {{ key: {_quote(key)} value {{ string_value: {_quote(value)} }} }}"
             for key, value in sorted(parameters.items())
@@ -62,6 +67,18 @@ def _inputs(schema: RowSchema) -> list[tuple[str, str, int]]:
 
 def _tensor(kind: str, name: str, data_type: str, columns: int) -> str:
     return f"{kind} [ {{ name: {_quote(name)} data_type: {data_type} dims: [ {columns} ] }} ]"
+
+
+def _tensorrt(digest: str) -> str:
+    """The parts of the graph that TensorRT can compute are plans of it.
+
+    ONNX Runtime names a plan by the graph's shape, the GPU's SM and TensorRT's version, and not by the weights
+    (`trt_engine_cache_path` of its TensorRT provider): so each digest has a folder of its own.
+    """
+    parameters = {"precision_mode": "FP32", "trt_engine_cache_enable": "true", "trt_engine_cache_path": PLANS + digest}
+    shown = " ".join(f"parameters {{ key: {_quote(key)} value: {_quote(value)} }}" for key, value in parameters.items())
+    accelerator = f'{{ name: "tensorrt" {shown} }}'
+    return f"optimization {{ execution_accelerators {{ gpu_execution_accelerator: [ {accelerator} ] }} }}"
 
 
 def _warmup(schema: RowSchema, sizes: list[int]) -> str:

@@ -45,6 +45,10 @@ class Plane(Protocol):
         """Processor cores that one server of a model may use."""
         ...
 
+    def has_gpu(self) -> bool:
+        """Whether a server of a model answers from a GPU."""
+        ...
+
     def start(self, version: Version) -> RolloutRef:
         """Start a challenger on servers of its own; older challengers of the model are ended first."""
         ...

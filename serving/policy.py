@@ -63,9 +63,22 @@ class ServingPolicy(Frozen):
     @property
     def cpu(self) -> str | float:
         """Cores of Triton's container as Kubernetes writes them: its limit, else its request, else one."""
+        return self._limits.get("cpu") or self._resources.get("requests", {}).get("cpu") or 1
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether Triton's container is given a GPU of NVIDIA's, or a part of one."""
+        return any(name.startswith("nvidia.com/") for name in self._limits)
+
+    @property
+    def _resources(self) -> dict[str, Any]:
         containers = self.template["spec"]["containers"]
-        resources = next(item.get("resources", {}) for item in containers if item["name"] == TRITON)
-        return resources.get("limits", {}).get("cpu") or resources.get("requests", {}).get("cpu") or 1
+        found: dict[str, Any] = next(item.get("resources", {}) for item in containers if item["name"] == TRITON)
+        return found
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        return self._resources.get("limits") or {}
 
     @field_validator("template")
     @classmethod

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
-from pipeline.dataset import split_rows
-from pipeline.errors import Unavailable
-from pipeline.refs import Backend, DatasetRef, ModelVersionRef, ServingOptions, ServingPlan, ServingTrial
+from pipeline.dataset import held_rows
+from pipeline.errors import Invalid, SlipwayError, Unavailable
+from pipeline.refs import (
+    Backend,
+    DatasetRef,
+    ModelVersionRef,
+    RolloutRef,
+    ServingOptions,
+    ServingPlan,
+    ServingTrial,
+)
 from pipeline.registry import TrialRecord
 from pipeline.run import Run
 from pipeline.serving_rules import ServingSearch
 from pipeline.spec import PipelineSpec
 from pipeline.step import main
+from pipeline.target import answer_unit, encode_target
 from pipeline.tensors import Tensors, to_tensors
-from serving.load import Milliseconds, OpenLoop, closed_loop, requests_of
+from serving.gates.base import Floats
+from serving.gates.parity import rows_apart
+from serving.load import Ask, Milliseconds, OpenLoop, closed_loop, requests_of
 from serving.manifests import Version
 from serving.package import build
 from serving.plane import Plane, plane
@@ -31,33 +46,69 @@ HEADS = ("back end", "threads", "instances", "queue delay us", "p50 ms", "p95 ms
 def tune(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run: Run) -> ServingPlan:
     """Find what serves the load of `gates.latency` best; what the spec declares is kept unless something beats it.
 
+    A back end that does not load, or does not answer as the model does, is not taken, and the reason says so.
+
     Raises:
         Invalid: the version cannot be served as it is declared. A retry does not help.
         Unavailable: a server does not start or answer, no node takes it; store or MLflow fail. A retry helps.
     """
+    serving, rule = plane(run.settings), spec.serving.tune
+    backends, left = _backends(spec, model, serving)
     declared = ServingOptions.model_validate(spec.serving.model_dump(include=set(ServingOptions.model_fields)))
-    backends: tuple[Backend, ...] = ("onnxruntime", "xgboost") if model.trees else ("onnxruntime",)
     if declared.backend not in backends:  # a network has won
         declared = declared.model_copy(update={"backend": "onnxruntime"})
-    rule = spec.serving.tune
-    if rule is None:
-        return ServingPlan(options=declared, reason="as the spec declares; nothing was measured")
-    serving = plane(run.settings)
-    _, rows = split_rows(run, dataset, spec.split)
-    bench = _Bench(spec, rule, dataset, model, run, serving, to_tensors(rows, dataset.row_schema, "snapshot"))
+    if rule is None and "tensorrt" not in backends:
+        return ServingPlan(options=declared, reason=f"as the spec declares; nothing was measured{left}")
+    bench = _Bench(spec, rule or ServingSearch(), dataset, model, run, serving)
     try:
-        plan = Search(bench.measure, rule, serving.cores(), spec.seed, run.log, backends).plan(declared)
+        if rule is None:
+            plan = _tried(bench, declared.model_copy(update={"backend": "tensorrt"}), declared)
+        else:
+            plan = Search(bench.measure, rule, serving.cores(), spec.seed, run.log, backends).plan(declared)
     finally:
         serving.end_challengers(spec.name)
         bench.forget()
+    plan = plan.model_copy(update={"reason": plan.reason + _failed(plan, backends) + left})
     run.log.info("%s", plan.reason)
     _publish(spec, run, plan)
     return plan
 
 
+def _backends(spec: PipelineSpec, model: ModelVersionRef, serving: Plane) -> tuple[tuple[Backend, ...], str]:
+    """What can answer for the version, the graph first; and why TensorRT cannot, where the spec asks for it."""
+    asked = spec.export.tensorrt is not None
+    if model.trees is not None:
+        return ("onnxruntime", "xgboost"), "; no TensorRT plan: it has no trees" if asked else ""
+    if asked and serving.has_gpu():
+        return ("onnxruntime", "tensorrt"), ""
+    return ("onnxruntime",), "; no TensorRT plan: no GPU serves" if asked else ""
+
+
+def _tried(bench: _Bench, wanted: ServingOptions, declared: ServingOptions) -> ServingPlan:
+    """`wanted` if it can be served and answers rightly, without a measurement."""
+    try:
+        with bench.served(wanted):
+            return ServingPlan(
+                options=wanted, reason=f"{wanted.backend} answers as the model does; nothing was measured"
+            )
+    except SlipwayError as error:
+        failed = ServingTrial(options=wanted, value=None, problem=str(error))
+        return ServingPlan(options=declared, reason="as the spec declares", trials=(failed,))
+
+
+def _failed(plan: ServingPlan, backends: Sequence[Backend]) -> str:
+    """Of a back end that never served: what was wrong with it."""
+    found = ""
+    for backend in backends:
+        trials = [trial for trial in plan.trials if trial.options.backend == backend]
+        if trials and all(trial.value is None for trial in trials):
+            found += f"; not {backend}: {trials[0].problem}"
+    return found
+
+
 @dataclass(frozen=True)
 class _Bench:
-    """Measures options, each on a challenger of its own."""
+    """Serves options, each on a challenger of its own, and measures them."""
 
     spec: PipelineSpec
     rule: ServingSearch
@@ -65,21 +116,49 @@ class _Bench:
     model: ModelVersionRef
     run: Run
     serving: Plane
-    tensors: Tensors
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The held-out rows."""
+        return held_rows(self.run, self.dataset, self.spec.split)
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        """The same as requests have them."""
+        return to_tensors(self.rows, self.dataset.row_schema, "snapshot")
+
+    @contextmanager
+    def served(self, options: ServingOptions) -> Iterator[tuple[RolloutRef, Ask]]:
+        """The version with these options, which has answered a row; another back end, all of them. Raises as `tune`."""
+        packed = build(self.spec, self.dataset, self.model, options, self.run).ref
+        ref = self.serving.start(Version(packed.name, packed.version, packed.digest, self.model.onnx_digest))
+        with TritonClient(ref.grpc, self.run.settings.timeout_s) as client:
+            schema = probe(client, ref.name, ref.version, self.model.onnx_digest)
+            if options.backend != "onnxruntime":
+                self._agree(options.backend, client.replay(ref.name, self.tensors, schema.output, str(ref.version)))
+            yield ref, lambda request: client.infer(ref.name, request, schema.output, str(ref.version))
+
+    def _agree(self, backend: Backend, served: Floats) -> None:
+        """Raise Invalid unless the answers are those of the model, within the tolerance of the gate `parity`."""
+        with self.run.store.whole(self.model.predictions) as path, np.load(path, allow_pickle=False) as arrays:
+            native = np.asarray(arrays["native"], dtype=np.float32)
+        schema = self.dataset.row_schema
+        tolerance = self.spec.gates.parity.in_units(answer_unit(schema, encode_target(self.rows, schema)))
+        if served.shape != native.shape or not np.isfinite(served).all():
+            what = "its answers have another shape than the model's, or are not finite"
+        else:
+            apart, largest = rows_apart(served, native, tolerance)
+            what = f"{apart} of {len(native)} rows differ from the model's answers, by {largest:.3g} at most"
+            if not apart:
+                return
+        raise Invalid(what, f"back end {backend}", "serve it by onnxruntime, or widen gates.parity")
 
     def measure(self, options: ServingOptions) -> ServingTrial:
         """Serve the version with these options, under the load. Raises as `tune` does."""
-        packed = build(self.spec, self.dataset, self.model, options, self.run).ref
-        ref = self.serving.start(Version(packed.name, packed.version, packed.digest, self.model.onnx_digest))
         load = self.spec.gates.latency
-        available = len(next(iter(self.tensors.values())))
+        available = len(self.rows)
         requests = requests_of(self.tensors, load.rows, available, available)
-        with TritonClient(ref.grpc, self.run.settings.timeout_s) as client:
-            schema = probe(client, ref.name, ref.version, self.model.onnx_digest)
-
-            def ask(request: Tensors) -> object:
-                return client.infer(ref.name, request, schema.output, str(ref.version))
-
+        with self.served(options) as (ref, ask):
             if self.rule.objective == "throughput":
                 took, rate_per_s = closed_loop(ask, requests, self.rule.clients, self.rule.duration_s)
                 return self._trial(options, took, 0, rate_per_s * load.rows)

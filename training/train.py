@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.digest import digest_json, digest_tree
 from pipeline.engine import Ray
 from pipeline.errors import Problem, Rejected
+from pipeline.lanes import at_once
 from pipeline.memory import fit_bytes
 from pipeline.refs import CheckReport, DatasetRef, LoggedModelRef, Validation
 from pipeline.run import Run
@@ -46,7 +47,8 @@ def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run
     run_id = run.registry.candidate_run(run, spec, candidate.name)
     run.registry.log_dataset(run_id, dataset)
 
-    beside = len(spec.candidates) if run.settings.runtime == "local" else 1  # fits of this machine, or one of a pod
+    is_local = run.settings.runtime == "local"
+    beside = at_once(len(spec.candidates)) if is_local else 1  # fits of this machine, or one of a pod
     memory_bytes = fit_bytes(run.settings.memory_gib, beside)
     with run.store.whole(dataset.key) as path:
         rows = TrainingRows.of(path, dataset, spec.split, memory_bytes)

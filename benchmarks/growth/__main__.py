@@ -22,6 +22,12 @@ COUNTS = {
     "benchmarks.growth.specs:specs": (1, 50, 200),
     "benchmarks.growth.ledgers:versions": (10, 100, 1000),
     "benchmarks.growth.ledgers:a_run_in_the_ledger": (10, 100, 1000),
+    "benchmarks.growth.registered:registry": (10, 100, 1000),
+    "benchmarks.growth.registered:lineage": (10, 100, 1000),
+    "benchmarks.growth.registered:reconcile": (10, 100, 1000),
+    "benchmarks.growth.runs:rows": (10_000, 100_000, 1_000_000),
+    "benchmarks.growth.runs:columns": (10, 100, 1000),
+    "benchmarks.growth.runs:candidates": (1, 4, 16),
     "benchmarks.growth.search:trials": (10, 100, 300),
 }
 

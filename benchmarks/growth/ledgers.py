@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.digest import digest_bytes
@@ -19,7 +19,8 @@ LINES = ("a line of thirty-five letters, or so",) * 1000  # a record is then as 
 
 def versions(count: int, folder: Path) -> Callable[[], None]:
     """The whole ledger of a model of as many promotions, read and verified, as each promotion and reconcile does."""
-    settings = _ledger(count, folder)
+    settings = Settings(home=folder / "home")
+    ledger(settings, {"first": 1, "grown": count})
     store = Store(settings.store)
     trusted(settings, store, "first")  # libraries
 
@@ -33,7 +34,9 @@ def versions(count: int, folder: Path) -> Callable[[], None]:
 
 def a_run_in_the_ledger(count: int, folder: Path) -> Callable[[], None]:
     """The search for a run that a ledger of as many entries does not have, as each promotion does before it writes."""
-    store = Store(_ledger(count, folder).store)
+    settings = Settings(home=folder / "home")
+    ledger(settings, {"first": 1, "grown": count})
+    store = Store(settings.store)
 
     def search() -> None:
         if record_of_run(store, "grown", "none") is not None:
@@ -42,10 +45,9 @@ def a_run_in_the_ledger(count: int, folder: Path) -> Callable[[], None]:
     return search
 
 
-def _ledger(count: int, folder: Path) -> Settings:
-    """Settings of a store that has two models, of one promotion and of as many."""
-    settings = Settings(home=folder / "home")
-    for model, many in (("first", 1), ("grown", count)):
+def ledger(settings: Settings, promotions: Mapping[str, int]) -> None:
+    """The records of as many promotions of each model, the last of which is signed."""
+    for model, many in promotions.items():
         before = None
         for at in range(1, many + 1):
             package = PackageRef(name=model, version=at, key=f"packages/{model}/{at}", digest=DIGEST)
@@ -60,4 +62,3 @@ def _ledger(count: int, folder: Path) -> Settings:
             if at == many:  # the signature of the last one is looked at
                 sign(entry, settings)
             before = digest_bytes(record.canonical())
-    return settings

@@ -23,6 +23,7 @@ class Point:
     peak_mib: tuple[float, ...]
 
 
+ACROSS = 4  # panels of the plot
 Measured = Mapping[str, Sequence[Point]]
 
 
@@ -67,8 +68,13 @@ def power(points: Sequence[Point]) -> float:
 
 def plot(measured: Measured) -> Figure:
     """CPU seconds over count, a panel each, each run a dot."""
-    figure = Figure(figsize=(3.2 * len(measured), 3), layout="constrained")
-    for axes, (name, points) in zip(figure.subplots(1, len(measured)), measured.items(), strict=True):
+    wide = min(ACROSS, len(measured))
+    tall = -(-len(measured) // wide)
+    figure = Figure(figsize=(3.2 * wide, 2.8 * tall), layout="constrained")
+    panels = figure.subplots(tall, wide, squeeze=False).ravel()
+    for axes in panels[len(measured) :]:
+        axes.set_axis_off()
+    for axes, (name, points) in zip(panels, measured.items(), strict=False):
         counts = [one.count for one in points]
         axes.loglog(counts, [median(one.cpu_s) for one in points], color="#60a5fa")
         for one in points:

@@ -60,6 +60,8 @@ def check(request: Request, expected: Floats) -> Asked:
 
 def served(point: Point, asked: Asked, seconds: float) -> Point:
     """Ask a server for so many seconds; a slow one gets up to LONGEST_S. Raises Failed."""
+    if asked.request.http2:
+        return _counted(point, asked, seconds)
     seconds = min(max(seconds, ROUNDS * point.clients * asked.alone_ms / 1000), LONGEST_S)
     warm_up = max(WARM_UP_S, min(point.clients * asked.alone_ms / 1000, seconds / 2))
     options = [
@@ -68,23 +70,54 @@ def served(point: Point, asked: Asked, seconds: float) -> Point:
         f"--clients={point.clients}",
     ]
     before = os.times()
-    lines, said = _h2load(asked.request, options, warm_up + seconds + GRACE_S)
+    lines, _ = _h2load(asked.request, options, warm_up + seconds + GRACE_S)
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     answered = np.isin(lines[:, 1], STATUSES)
-    failed = int((~answered).sum())
-    if asked.request.http2 and (found := re.search(r"headers \(space[^)]*\), \S+ \((\d+)\) data", said)):
-        # a failure of gRPC has status 200 and no data; what was answered in the warm-up is counted too
-        failed = max(failed, len(lines) - int(found[1]) // (asked.answer_bytes + PREFIX))
     if not answered.any():
         raise Failed(f"no answer in {seconds:.1f} s")
     return replace(
         point,
         requests=len(lines),
-        failed=failed,
+        failed=int((~answered).sum()),
         per_s=float(answered.sum()) / seconds,
         generator=used / (seconds + warm_up),
         **percentiles_ms(lines[answered, 2] / 1000),
+    )
+
+
+def _counted(point: Point, asked: Asked, seconds: float) -> Point:
+    """As many requests as take so many seconds, each awaited: some servers die of a gRPC request that is abandoned.
+
+    Triton 2.51 does (triton-inference-server/server 7368, 8034), and at the end of a time h2load abandons what is
+    under way.
+    """
+
+    def ask(count: int) -> tuple[npt.NDArray[np.float64], str, float]:
+        options = [f"--requests={count}", f"--clients={point.clients}"]
+        lines, said = _h2load(asked.request, options, LONGEST_S + PATIENCE_S)
+        if not len(lines):
+            raise Failed("no answer")
+        return lines, said, (np.max(lines[:, 0] + lines[:, 2]) - np.min(lines[:, 0])) / 1e6
+
+    least = ROUNDS * point.clients
+    lines, _, took_s = ask(least)
+    for pace_s in (WARM_UP_S, seconds):  # the first few are slower than those that follow
+        before = os.times()
+        lines, said, took_s = ask(max(least, int(min(pace_s, LONGEST_S) * len(lines) / took_s)))
+        after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    failed = int((lines[:, 1] != STATUSES[0]).sum())
+    if found := re.search(r"headers \(space[^)]*\), \S+ \((\d+)\) data", said):
+        # a failure of gRPC has status 200 and no data
+        failed = max(failed, len(lines) - int(found[1]) // (asked.answer_bytes + PREFIX))
+    return replace(
+        point,
+        requests=len(lines),
+        failed=failed,
+        per_s=(len(lines) - failed) / took_s,
+        generator=used / took_s,
+        **percentiles_ms(lines[:, 2] / 1000),
     )
 
 

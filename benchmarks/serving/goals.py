@@ -35,6 +35,10 @@ def goals(results: Results) -> Iterator[str]:
     )
     yield from _peers(results, (SHARED,), "Closed loop, Slipway by shared memory")
     if any(way in TREES for way in results.ways()):
+        title = (
+            "Closed loop, Slipway over the network by the back end that answers more there, which step tune measures"
+        )
+        yield from _peers(results, (*OURS, *TREES), title)
         yield from _trees(results)
     yield from _limit(results)
     yield from _open(results)

@@ -15,7 +15,8 @@ Slipway is the embedded Triton with the repository that a package has, an instan
 {workers} workers or processes where it has such a setting, and uses one thread for an inference. Before anything is timed each way's
 answer is compared with ONNX Runtime's in this process, and afterwards again. All servers are up at once and are measured in turn;
 the load generators share the cores with them."""
-CLOSED = """Each client asks again once it is answered, {seconds:g} s at a point after a warm-up, up to 6 s where answers are slow. One
+CLOSED = """Each client asks again once it is answered, {seconds:g} s at a point after a warm-up, up to 6 s where answers are slow; over
+gRPC as many requests as take that long, for Triton 2.51 dies of gRPC requests that are abandoned at the end. One
 generator asks all servers, over HTTP/1.1 and over gRPC: h2load, with the bytes of one request, so no client library is
 measured; of one core it used {generator:.0%} at most ({median:.0%} in the median). In process, threads of one Python ask. Requests
 a second as median (range) of the repeats; p50 and p99 in milliseconds, medians."""

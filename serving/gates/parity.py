@@ -6,9 +6,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pipeline.gate_rules import Tolerance
 from pipeline.refs import Verdict
 from pipeline.target import answer_unit
 from serving.gates.base import Floats, Gate, table
+
+
+def rows_apart(ours: Floats, theirs: Floats, tolerance: Tolerance) -> tuple[int, float]:
+    """How many rows of finite answers (rows, width) differ by more than the tolerance, and the largest difference."""
+    gap = np.abs(ours.astype(np.float64) - theirs)
+    excess = gap - (tolerance.atol + tolerance.rtol * np.abs(theirs.astype(np.float64)))
+    return int((excess > 0).any(axis=1).sum()), float(gap.max())
 
 
 class ParityGate(Gate):
@@ -26,9 +34,7 @@ class ParityGate(Gate):
                 return self.refused(f"{name}: the answers have shapes {ours.shape} and {theirs.shape}")
             if not np.isfinite(ours).all():
                 return self.refused(f"{name}: {int((~np.isfinite(ours)).any(axis=1).sum())} answers are not finite")
-            gap = np.abs(ours.astype(np.float64) - theirs)
-            excess = gap - (tolerance.atol + tolerance.rtol * np.abs(theirs.astype(np.float64)))
-            apart, largest = int((excess > 0).any(axis=1).sum()), float(gap.max())
+            apart, largest = rows_apart(ours, theirs, tolerance)
             worst = max(worst, largest)
             rows.append((name, float(apart), largest))
             if apart:

@@ -103,7 +103,7 @@ Model::Model(TRITONBACKEND_Model* model) : text_(read_config(model)) {
   }
   for (const Json& item : config()["output"].items()) outputs_.push_back(item["name"].text());
   if (!config()["optimization"]["execution_accelerators"].members().empty()) {
-    warn("execution_accelerators have no effect in this backend");
+    throw Failure{TRITONSERVER_ERROR_UNSUPPORTED, "this backend has no execution_accelerators, such as TensorRT"};
   }
 }
 

@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,22 +74,11 @@ def test_a_run_id_is_a_name() -> None:
 )
 def test_the_exit_code_is_the_state(code: int, raises: type[Exception] | None, tmp_path: Path) -> None:
     """A real process ends with each code; Airflow's own exceptions say retry, fail, skip."""
-    operator = StepOperator(task_id="t", module="m", spec_path="s.yaml", candidate="net", root=str(tmp_path))
-    command = operator.command("Run 1", {"trials": 3})
-    assert command == [
-        sys.executable,
-        "-m",
-        "m",
-        "--spec",
-        "s.yaml",
-        "--run",
-        slug("Run 1"),
-        "--candidate",
-        "net",
-        "--params",
-        '{"trials": 3}',
-    ]
-    operator.command = lambda *_: [sys.executable, "-c", f"print('the reason'); raise SystemExit({code})"]  # type: ignore[method-assign]
+    text = f"import sys; print(sys.argv[1:]); print('the reason'); raise SystemExit({code})"
+    (tmp_path / "ends_so.py").write_text(text)
+    operator = StepOperator(task_id="t", module="ends_so", spec_path="s.yaml", candidate="net", root=str(tmp_path))
+    arguments = operator.arguments(slug("Run 1"), {"trials": 3})
+    assert arguments == ["--spec", "s.yaml", "--run", slug("Run 1"), "--candidate", "net", "--params", '{"trials": 3}']
     context: dict[str, Any] = {"run_id": "r", "params": {}}
     if raises is None:
         operator.execute(context)
@@ -99,12 +89,20 @@ def test_the_exit_code_is_the_state(code: int, raises: type[Exception] | None, t
 
 
 def test_a_killed_task_ends_its_step(tmp_path: Path) -> None:
-    operator = StepOperator(task_id="t", module="m", spec_path="s", candidate=None, root=str(tmp_path))
+    (tmp_path / "endless.py").write_text("import pathlib, time; pathlib.Path('here').touch(); time.sleep(600)")
+    operator = StepOperator(task_id="t", module="endless", spec_path="s", candidate=None, root=str(tmp_path))
     operator.on_kill()
-    told: list[str] = []
-    operator.hook = SimpleNamespace(send_sigterm=lambda: told.append("term"))  # type: ignore[assignment]
-    operator.on_kill()
-    assert told == ["term"]
+
+    def kill() -> None:
+        while not (tmp_path / "here").exists():
+            time.sleep(0.01)
+        operator.on_kill()
+
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill)
+        with pytest.raises(AirflowException, match="exit code -15"):
+            operator.execute({"run_id": "r", "params": {}})
+        killed.result()
 
 
 def test_a_spec_that_cannot_be_read_is_a_dag_that_says_so(tmp_path: Path) -> None:
@@ -152,8 +150,7 @@ def test_the_way_back_is_a_dag_in_both_runtimes(tmp_path: Path) -> None:
         assert dag.params.get_param("model").schema["type"] == "string"
         DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
     operator = RollbackOperator(task_id="rollback", module="serving.rollback", root=str(tmp_path))
-    command = operator.command("r1", {"model": "demo"})
-    assert command == [sys.executable, "-m", "serving.rollback", "demo", "--run", "r1"]
+    assert operator.arguments("r1", {"model": "demo"}) == ["demo", "--run", "r1"]
 
 
 def test_parsing_for_pods_loads_no_ml_library(tmp_path: Path) -> None:

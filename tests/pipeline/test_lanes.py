@@ -26,7 +26,7 @@ def endless(tell):
 def watch(key, state):
     print(key, flush=True)
 
-with side_by_side({"a": endless, "b": endless}, watch):
+with side_by_side({"a": endless, "b": endless}, watch, 2):
     pass
 """
 
@@ -39,7 +39,7 @@ def test_what_chains_tell_and_log_is_told_and_logged_here(caplog):
         tell(name, os.getpid())
 
     chains = {name: lambda tell, name=name: chain(name, tell) for name in ("a", "b")}
-    with side_by_side(chains, lambda key, pid: told.append((key, pid))):
+    with side_by_side(chains, lambda key, pid: told.append((key, pid)), 2):
         pass
     assert sorted(key for key, _ in told) == ["a", "b"]
     assert len({os.getpid(), *(pid for _, pid in told)}) == 3
@@ -52,33 +52,55 @@ def test_chains_run_at_the_same_time(tmp_path):
         while not (tmp_path / other).exists():
             time.sleep(0.01)
 
-    with side_by_side({"a": lambda _: meet("a", "b"), "b": lambda _: meet("b", "a")}, lambda *_: None):
+    with side_by_side({"a": lambda _: meet("a", "b"), "b": lambda _: meet("b", "a")}, lambda *_: None, 2):
         pass
 
 
-def test_a_failure_is_raised_once_the_others_have_ended(tmp_path):
+def test_a_failure_is_raised_once_those_under_way_have_ended(tmp_path):
     refusal = Rejected([Problem("the rows are wrong", "check", "mend them")])
 
     def refuse(_: Tell) -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
         raise refusal
 
     def go_on(_: Tell) -> None:
+        (tmp_path / "begun").touch()
         time.sleep(0.3)
         (tmp_path / "done").touch()
 
     with (
         pytest.raises(Rejected) as caught,
-        side_by_side({"a": refuse, "b": go_on}, lambda *_: None),
+        side_by_side({"a": refuse, "b": go_on}, lambda *_: None, 2),
     ):
         pass
     assert caught.value.problems == refusal.problems
     assert (tmp_path / "done").exists()
 
 
+def test_no_more_at_once_than_may_be_whatever_becomes_of_them(tmp_path):
+    told: list[str] = []
+
+    def chain(name: str, tell: Tell) -> None:
+        assert not list(tmp_path.iterdir())
+        (tmp_path / name).touch()
+        tell(name)
+        time.sleep(0.05)
+        (tmp_path / name).unlink()
+        if name == "c":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    chains = {name: lambda tell, name=name: chain(name, tell) for name in "abcdef"}
+    with pytest.raises(Unavailable, match="the process of c"), side_by_side(chains, told.append, 1):
+        pass
+    assert "c" in told
+    assert told[-1] == "c"  # and none after it
+
+
 def test_a_process_that_was_lost_is_a_failure_that_may_be_retried():
     with (
         pytest.raises(Unavailable, match="the process of torch ended with signal 9"),
-        side_by_side({"torch": lambda _: os.kill(os.getpid(), signal.SIGKILL)}, lambda *_: None),
+        side_by_side({"torch": lambda _: os.kill(os.getpid(), signal.SIGKILL)}, lambda *_: None, 2),
     ):
         pass
 

@@ -557,3 +557,13 @@ def test_cores_are_those_of_the_policys_pod(resources: dict, cores: int, tmp_pat
         {"namespace": "n", "release": "r", "owner": {"name": "o"}, "fetch": {"image": "i"}, "template": template}
     )
     assert whole_cores(policy.cpu) == cores
+    assert not policy.has_gpu
+
+
+@pytest.mark.parametrize("resource", ["nvidia.com/gpu", "nvidia.com/mig-1g.5gb"])
+def test_a_gpu_of_the_policys_pod_is_known(resource: str) -> None:
+    template = {"spec": {"containers": [{"name": "triton", "resources": {"limits": {resource: "1"}}}]}}
+    policy = ServingPolicy.model_validate(
+        {"namespace": "n", "release": "r", "owner": {"name": "o"}, "fetch": {"image": "i"}, "template": template}
+    )
+    assert policy.has_gpu

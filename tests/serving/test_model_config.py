@@ -80,3 +80,16 @@ def test_the_real_server_reads_them_too(own_triton) -> None:
     with own_triton.client() as client:
         assert probe(client, "hard", 1, "d") == schema
         assert client.parameters("hard")["run"] == hard
+
+
+def test_a_tensorrt_plan_is_of_one_digest_and_built_for_all_rows_before_it_serves() -> None:
+    schema = RowSchema(columns=(Column(name="x", kind="number"),), target="y", task="regression")
+    serving = Serving(max_batch_size=64).model_copy(update={"backend": "tensorrt"})
+    read = parse_config(model_config("m", 1, schema, serving, {"digest": "abc"}, warm_rows=4))
+    assert read["backend"] == "onnxruntime"
+    (accelerator,) = read["optimization"]["execution_accelerators"]["gpu_execution_accelerator"]
+    assert accelerator["name"] == "tensorrt"
+    assert accelerator["parameters"]["trt_engine_cache_path"].endswith("-abc")
+    assert accelerator["parameters"]["precision_mode"] == "FP32"
+    assert [one["batch_size"] for one in read["model_warmup"]] == [1, 64]
+    assert "optimization" not in parse_config(model_config("m", 1, schema, Serving(), {"digest": "abc"}))

@@ -159,8 +159,7 @@ def test_what_a_native_configuration_says_is_honoured(client, shared_triton, sav
     (folder / "config.pbtxt").write_text(
         'backend: "onnxruntime" max_batch_size: 8 default_model_filename: "graph.onnx"\n'
         "instance_group [ { count: 1 kind: KIND_AUTO } ]\n"
-        "optimization { graph { level: 1 } execution_accelerators { gpu_execution_accelerator [ "
-        '{ name: "tensorrt" } ] } }\n'
+        "optimization { graph { level: 1 } }\n"
         'parameters { key: "execution_mode" value { string_value: "1" } }\n'
         'parameters { key: "inter_op_thread_count" value { string_value: "1" } }\n'
     )
@@ -172,7 +171,15 @@ def test_what_a_native_configuration_says_is_honoured(client, shared_triton, sav
     with grpc.InferenceServerClient(client.address) as raw:
         answer = raw.infer("labels", [tensor]).as_numpy("label")
     assert answer.ravel().tolist() == [b"no", b"yes"]
-    assert shared_triton.log.read_text().count("execution_accelerators have no effect") == 1
+
+
+def test_what_the_backend_cannot_do_is_refused(client, shared_triton):
+    shared_triton.write("planned", 1, scale=1.0)
+    config = shared_triton.repository / "planned" / "config.pbtxt"
+    accelerator = 'gpu_execution_accelerator [ { name: "tensorrt" } ]'
+    config.write_text(f"{config.read_text()}optimization {{ execution_accelerators {{ {accelerator} }} }}\n")
+    with pytest.raises(Invalid, match="this backend has no execution_accelerators, such as TensorRT"):
+        client.load("planned")
 
 
 def test_a_new_version_under_load_drops_no_request(client, shared_triton):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +16,13 @@ from chain import SCHEMA, Chain, chain
 
 from pipeline.dataset import split_rows
 from pipeline.errors import Invalid
-from pipeline.refs import ServingOptions
+from pipeline.gate_rules import Export
+from pipeline.refs import ModelVersionRef, ServingOptions
 from pipeline.serving_rules import Serving
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
 from pipeline.tensors import to_tensors
+from serving.embedded import EmbeddedPlane
 from serving.plane import plane
 from serving.triton import TritonClient
 from serving.tune import TABLE, tune
@@ -41,6 +45,13 @@ def make(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureReques
         return one
 
     return _make
+
+
+def answers(one: Chain, model: ModelVersionRef, native: np.ndarray) -> None:
+    """What the model is said to answer to the held-out rows."""
+    content = io.BytesIO()
+    np.savez(content, native=native, onnx=native)
+    one.run.store.write(model.predictions, content.getvalue(), replace=True)
 
 
 def packages(one: Chain, version: int) -> list[str]:
@@ -101,6 +112,7 @@ def test_trees_are_measured_by_both_back_ends_and_served_by_the_one_that_is_chos
     fold = Fold(features.matrix(to_tensors(rows, SCHEMA)), (rows["y"] == "yes").to_numpy(np.float64))
     native = Native(features, trainer.fit(fold, trainer.defaults(), 0, 20, None).model)
     model = one.register().model_copy(update={"trees": keep_trees(one.run, native)})
+    answers(one, model, native.predict(to_tensors(held, SCHEMA)))
     found = one.tune(model)
     assert [trial.options.backend for trial in found.trials[:2]] == ["onnxruntime", "xgboost"]
     assert not any(trial.problem for trial in found.trials)
@@ -119,12 +131,46 @@ def test_trees_are_measured_by_both_back_ends_and_served_by_the_one_that_is_chos
     finally:
         plane(one.run.settings).end_challengers(one.spec.name)
 
+    answers(one, model, native.predict(to_tensors(held, SCHEMA)) + 0.01)
+    found = one.tune(model)
+    assert found.options.backend == "onnxruntime"
+    assert (
+        f"; not xgboost: back end xgboost: {len(held)} of {len(held)} rows differ from the model's answers, by 0.01"
+        in found.reason
+    )
+
     one.run.store.write(f"{model.trees}/model.ubj", b"another", replace=True)
     with pytest.raises(Invalid, match="it is not what was written"):
         one.package(model, found.model_copy(update={"options": chosen}))
     alone = model.model_copy(update={"trees": None})
-    with pytest.raises(Invalid, match="serving.backend xgboost: xgboost is no booster"):
+    with pytest.raises(Invalid, match=r"serving\.backend xgboost: xgboost is no booster"):
         one.package(alone, found.model_copy(update={"options": chosen}))
+
+
+@pytest.mark.parametrize("rule", [None, {"trials": 2, "duration_s": 0.2}])
+def test_where_no_tensorrt_plan_can_be_served_the_graph_is_and_the_plan_says_so(
+    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch, rule: dict[str, object] | None
+) -> None:
+    one = make(rule)
+    one.spec = one.spec.model_copy(update={"export": Export(tensorrt="auto")})
+    model = one.register()
+    found = one.tune(model)
+    assert found.options.backend == "onnxruntime"
+    assert found.reason.endswith("; no TensorRT plan: no GPU serves")
+
+    monkeypatch.setattr(EmbeddedPlane, "has_gpu", lambda _: True)  # the server's word counts, not this one
+    found = one.tune(model)
+    assert found.options.backend == "onnxruntime"
+    assert re.search(r"; not tensorrt: .*this backend has no execution_accelerators, such as TensorRT", found.reason)
+    assert {trial.options.backend for trial in found.trials if trial.problem} == {"tensorrt"}
+    assert packages(one, model.version) == []
+
+
+def test_trees_have_no_tensorrt_plan(make: Callable[..., Chain]) -> None:
+    one = make(None)
+    one.spec = one.spec.model_copy(update={"export": Export(tensorrt="auto")})
+    found = one.tune(one.register().model_copy(update={"trees": "trees/any"}))
+    assert found.reason.endswith("; no TensorRT plan: it has no trees")
 
 
 def test_a_network_is_served_by_onnxruntime_whatever_trees_are(make: Callable[..., Chain]) -> None:

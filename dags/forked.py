@@ -1,0 +1,82 @@
+"""A command `python -m MODULE` in a process forked of this one: what is imported here is not imported again there.
+
+Airflow's scheduler has imported what steps need (see `dags.executor`), and its tasks are forked of it; a new Python
+would take seconds of each step for the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import runpy
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+
+class Forked:
+    """A command that is under way, in a session of its own."""
+
+    def __init__(self, module: str, arguments: Sequence[str], folder: str) -> None:
+        reads, writes = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(module, arguments, folder, writes)
+        os.close(writes)
+        self._output = reads
+
+    def wait(self, log: logging.Logger) -> tuple[int, str]:
+        """Log each line that it writes until it ends; its exit code (minus the signal that killed it) and last line."""
+        line = ""
+        with os.fdopen(self._output, encoding="utf-8", errors="backslashreplace") as lines:
+            for text in lines:
+                line = text.rstrip()
+                log.info("%s", line)
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status), line
+
+    def end(self) -> None:
+        """Ask it, and all that it has started, to end."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGTERM)
+
+
+def _become(module: str, arguments: Sequence[str], folder: str, output: int) -> NoReturn:
+    """Be the command, in the forked process; files, signals and logging of the parent are left behind."""
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(folder)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
+        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", buffering=1) for number in (1, 2))  # noqa: PTH123, SIM115
+        logging.root.handlers.clear()
+        warnings.filterwarnings("ignore", message=".*found in sys.modules", category=RuntimeWarning)
+        sys.path.insert(0, str(Path(folder)))
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            sys.stderr.write(f"{ended.code}\n")
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # noqa: BLE001 (as a Python of its own does)
+        traceback.print_exc()
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)  # what is to be done at the end of the parent is not this one's

@@ -1,0 +1,67 @@
+"""A command in a forked process: what it writes, how it ends, and that nothing of its parent is left in it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from dags.forked import Forked
+
+LOG = logging.getLogger("forked")
+
+
+def run(folder: Path, text: str, *arguments: str) -> tuple[int, str]:
+    (folder / "forked_command.py").write_text(text)
+    return Forked("forked_command", arguments, str(folder)).wait(LOG)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "last"),
+    [
+        ("print('done')", 0, "done"),
+        ("import sys; sys.exit()", 0, ""),
+        ("raise SystemExit(3)", 3, ""),
+        ("raise SystemExit('no more')", 1, "no more"),
+        ("import os; os.write(2, b'\\xff\\n')", 0, "\\xff"),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -9, ""),
+        ("import os; os.system('echo of a child'); os._exit(7)", 7, "of a child"),
+    ],
+)
+def test_its_end_and_its_last_line(tmp_path: Path, text: str, code: int, last: str) -> None:
+    assert run(tmp_path, text) == (code, last)
+
+
+def test_it_is_the_command_and_nothing_of_its_parent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "forked")
+    text = """
+import logging, os, signal, sys
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+logging.getLogger("step").info("logged")
+print(__name__, sys.argv[1:], os.getcwd() == os.path.realpath(sys.argv[1]), os.getsid(0) == os.getpid())
+print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, sorted(map(int, os.listdir("/proc/self/fd")))[:3])
+print(len(os.listdir("/proc/self/fd")), sys.stdin.read() == "")
+"""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with socket.socket():  # of the parent's
+            assert run(tmp_path, text, str(tmp_path), "b c") == (0, "4 True")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["logged", f"__main__ ['{tmp_path}', 'b c'] True True", "True [0, 1, 2]", "4 True"]
+    assert str(Path.cwd()) != str(tmp_path)
+
+
+def test_what_it_has_started_ends_with_it(tmp_path: Path) -> None:
+    (tmp_path / "forked_command.py").write_text("import os; os.system('touch here; sleep 600')")
+    forked = Forked("forked_command", (), str(tmp_path))
+    while not (tmp_path / "here").exists():
+        pass
+    forked.end()
+    assert forked.wait(LOG)[0] == -signal.SIGTERM
+    forked.end()  # of what is over, nothing
