@@ -21,6 +21,15 @@ from pipeline.graph import STEPS
 from pipeline.settings import read_settings
 from pipeline.step import share_cores
 
+LATER = (  # what steps import when they come to it, by the seconds that it takes
+    "torch",
+    "mlflow.models",
+    "onnxscript",
+    "model_signing.signing",
+    "xgboost",
+    "onnxmltools",
+    "sklearn.model_selection",
+)
 ENDS = {TaskInstanceState.SUCCESS, TaskInstanceState.FAILED}
 
 
@@ -31,8 +40,8 @@ class LocalExecutor(local_executor.LocalExecutor):  # type: ignore[misc]
         """See the parent."""
         if read_settings().runtime == "local":  # in pods, elsewhere
             share_cores()
-            for step in STEPS:
-                import_module(step.module)
+            for module in (*(step.module for step in STEPS), *LATER):
+                import_module(module)
         self._lives: Counter[Any] = Counter()
         super().start()
 

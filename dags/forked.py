@@ -50,17 +50,18 @@ class Forked:
 
 def _become(module: str, arguments: Sequence[str], folder: str, output: int) -> NoReturn:
     """Be the command, in the forked process; files, signals and logging of the parent are left behind."""
-    code = 1
+    code, kept = 1, tuple[object, ...]()
     try:
-        os.setsid()
-        os.chdir(folder)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.setsid()
+        os.chdir(folder)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        kept = sys.stdin, sys.stdout, sys.stderr  # they may own these numbers, and close them where nobody has them
         sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
         sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", buffering=1) for number in (1, 2))  # noqa: PTH123, SIM115
         logging.root.handlers.clear()
@@ -74,9 +75,10 @@ def _become(module: str, arguments: Sequence[str], folder: str, output: int) -> 
             sys.stderr.write(f"{ended.code}\n")
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:  # noqa: BLE001 (as a Python of its own does)
-        traceback.print_exc()
+        os.write(2, traceback.format_exc().encode())
     finally:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
+        del kept
         os._exit(code)  # what is to be done at the end of the parent is not this one's

@@ -121,6 +121,14 @@ def pinned_spec(run: Run) -> PipelineSpec | None:
         raise Invalid("the spec pinned for this run cannot be read", run.store.path(key), "start a new run") from error
 
 
+def _born() -> float:
+    """The epoch second at which this process began. psutil counts from the boot, whose second the kernel rounds."""
+    process = psutil.Process().create_time()
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return process
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + process - psutil.boot_time()
+
+
 def main(function: StepFunction, show: Callable[[Any], str] = lambda ref: ref.model_dump_json()) -> None:
     """The command line of a step: `python -m training.train --spec S --run R [--candidate C] [--params JSON]`.
 
@@ -142,7 +150,7 @@ def main(function: StepFunction, show: Callable[[Any], str] = lambda ref: ref.mo
             this = Run(run, loaded.name, read_settings(), spec.absolute(), candidate)
             if step_named(function.__name__).per_candidate and candidate not in {c.name for c in loaded.candidates}:
                 raise Invalid(f"no candidate {candidate!r}", str(spec), "name one of the spec with --candidate")
-            ref = execute(function, pin_spec(this, loaded), this, psutil.Process().create_time())
+            ref = execute(function, pin_spec(this, loaded), this, _born())
         except SlipwayError as error:
             for problem in error.problems:
                 sys.stderr.write(f"{error.title}: {problem}\n")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,19 @@ print(len(os.listdir("/proc/self/fd")), sys.stdin.read() == "")
     said = [record.getMessage() for record in caplog.records]
     assert said == ["logged", f"__main__ ['{tmp_path}', 'b c'] True True", "True [0, 1, 2]", "4 True"]
     assert str(Path.cwd()) != str(tmp_path)
+
+
+def test_streams_of_the_parent_that_own_their_numbers(tmp_path: Path) -> None:
+    """As a task of Airflow has them: where they are collected, they close."""
+    (tmp_path / "forked_command.py").write_text("print('written')")
+    code = f"""
+import logging, sys
+from dags.forked import Forked
+sys.stdout = sys.__stdout__ = open(1, "w"); sys.stderr = sys.__stderr__ = open(2, "w")
+print(Forked("forked_command", (), {str(tmp_path)!r}).wait(logging.getLogger()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(0, 'written')\n"
 
 
 def test_what_it_has_started_ends_with_it(tmp_path: Path) -> None:
