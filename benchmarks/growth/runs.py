@@ -27,7 +27,7 @@ data: {{source: rows.parquet, target: y}}
 candidates: [{candidates}]
 checks: {{suite: null}}
 """
-CANDIDATE = "{{kind: xgboost, name: trees_{at}, trials: 1, folds: 2, rounds: 50, seed: {at}}}"
+CANDIDATE = "{{kind: xgboost, name: trees_{at}, trials: 1, folds: 2, rounds: {rounds}}}"
 
 
 def rows(count: int, folder: Path) -> Callable[[], None]:
@@ -79,7 +79,7 @@ def _project(folder: Path, name: str, rows: int, columns: int, candidates: int =
     signal = values[:, : 1 + columns // 3].sum(axis=1) + draw.normal(size=rows)
     frame = pd.DataFrame(values, columns=[f"f{at}" for at in range(columns)])
     frame.assign(y=np.where(signal > 0, "1", "0")).to_parquet(home / "rows.parquet")
-    named = ", ".join(CANDIDATE.format(at=at) for at in range(candidates))
+    named = ", ".join(CANDIDATE.format(at=at, rounds=50 + at) for at in range(candidates))
     text = SPEC.format(name=name, candidates=named)
     (home / "spec.yaml").write_text(text, encoding="utf-8")
     return parse_spec(text, name), Run("grown", name, tracked(folder), home / "spec.yaml")

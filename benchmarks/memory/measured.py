@@ -26,21 +26,21 @@ candidates:
 
 def slipway(step: str, source: Path, home: Path, rounds: int, memory_gib: float) -> None:
     """A step of the pipeline as it is run, on an MLflow with no server; the snapshot first, then each candidate."""
-    from pipeline.refs import CheckReport, DatasetRef  # noqa: PLC0415
-    from pipeline.run import Run  # noqa: PLC0415
-    from pipeline.settings import Settings  # noqa: PLC0415
-    from pipeline.spec_file import parse_spec  # noqa: PLC0415
-    from pipeline.step import execute  # noqa: PLC0415
+    from pipeline.refs import CheckReport, DatasetRef
+    from pipeline.run import Run
+    from pipeline.settings import Settings
+    from pipeline.spec_file import parse_spec
+    from pipeline.step import execute
 
     settings = Settings(home=home, mlflow_uri=f"sqlite:///{home}/mlflow.db", memory_gib=memory_gib)
     spec = parse_spec(SPEC.format(source=source, rounds=rounds), "memory")
     run = Run("r1", spec.name, settings, home / "memory.yaml")
     if step == "snapshot":
-        from training.snapshot import snapshot  # noqa: PLC0415
+        from training.snapshot import snapshot
 
         execute(snapshot, spec, run)
         return
-    from training.train import train  # noqa: PLC0415
+    from training.train import train
 
     run.ref(DatasetRef)
     run.finish("check", CheckReport(passed=True, suite=None, suite_digest=None, evaluated=0), 0.0)
@@ -49,9 +49,9 @@ def slipway(step: str, source: Path, home: Path, rounds: int, memory_gib: float)
 
 def everyone(source: Path, rounds: int) -> None:
     """How it is done everywhere: pandas reads the file, scikit-learn's interface of XGBoost fits it."""
-    import pandas as pd  # noqa: PLC0415
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415
-    from xgboost import XGBClassifier  # noqa: PLC0415
+    import pandas as pd
+    from sklearn.model_selection import train_test_split
+    from xgboost import XGBClassifier
 
     frame = pd.read_parquet(source)
     train, held = train_test_split(frame, test_size=0.2, random_state=7)

@@ -22,13 +22,14 @@ import typer
 from rich.console import Console
 
 from benchmarks.pipeline.environments import PEERS, Peer, make
-from benchmarks.pipeline.report import AIRFLOW, BARE, RUN, Measured, Measurement, plot, report
+from benchmarks.pipeline.report import AIRFLOW, BARE, RUN, SCRIPT, Measured, Measurement, plot, report
 from pipeline import stack
 from pipeline.dataset import held_out
 from pipeline.ports import free_ports
 from pipeline.settings import Settings
 from pipeline.spec import Split
 from pipeline.supervisor import answers
+from serving.places import repository
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -67,15 +68,17 @@ def main(
         servers.callback(stack.down, settings)
         stack.up(settings, None if airflow else ("mlflow", "triton"))
         mask = _champion(settings)
+        glue = _glue(settings)
         ways: dict[str, Callable[[], Measurement]] = {
             BARE: lambda: _script(sys.executable, HERE / "bare.py", mask),
+            SCRIPT: lambda: _script(sys.executable, HERE / "bare.py", mask, environment=glue, whole=True),
             RUN: lambda: _slipway(settings, "run", "bench", "--quiet"),
         }
         if airflow:
             ways[AIRFLOW] = lambda: _slipway(settings, "trigger", "bench", "--wait")
         for peer in PEERS if peers else ():
             console.print(f"making the environment of {peer.name}")
-            ways[peer.name] = servers.enter_context(_peer(peer, make(peer, peers), Path(scratch), mask))
+            ways[peer.name] = servers.enter_context(_peer(peer, make(peer, peers), Path(scratch), mask, glue))
         measured: Measured = {way: [] for way in ways}
         for way, measure in ways.items():  # byte-code, caches, databases
             console.print(f"uncounted, {way}: {_shown(measure())}")
@@ -124,14 +127,28 @@ def _champion(settings: Settings) -> Path:
     return mask
 
 
+def _glue(settings: Settings) -> dict[str, str]:
+    """What the steps of glue.py go by: the servers are those of Slipway's runs."""
+    return {
+        "MLFLOW_TRACKING_URI": settings.mlflow_uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "GX_ANALYTICS_ENABLED": "false",
+        "BENCH_SUITE": str(ROOT / "feature_checks" / "suites" / "breast_cancer.json"),
+        "BENCH_TRITON": str(settings.triton_dir),
+        "BENCH_SERVING": f"{settings.triton_grpc},{repository(settings)}",
+    }
+
+
 def _script(
-    python: str, file: Path, mask: Path, *before: str, environment: dict[str, str] | None = None
+    python: str, file: Path, mask: Path, *before: str, environment: dict[str, str] | None = None, whole: bool = False
 ) -> Measurement:
     """Run a script that takes the bare script's options, and whose last line of JSON is what it has to say."""
     counts = {"trees-trials": TREES_TRIALS, "network-trials": NETWORK_TRIALS, "folds": FOLDS, "epochs": EPOCHS}
     command = [python, str(file), *before, "--held-out", str(mask)]
     for name, value in counts.items():
         command += [f"--{name}", str(value)]
+    command += ["--whole"] if whole else []
     known = {
         **os.environ,
         "PYTHONPATH": str(HERE),
@@ -151,12 +168,14 @@ def _script(
 
 
 @contextmanager
-def _peer(peer: Peer, python: Path, scratch: Path, mask: Path) -> Iterator[Callable[[], Measurement]]:
+def _peer(
+    peer: Peer, python: Path, scratch: Path, mask: Path, glue: dict[str, str]
+) -> Iterator[Callable[[], Measurement]]:
     """How a run of the peer is measured, its state in a folder of its own, its server up where it has one."""
     home = scratch / peer.name.lower()
     home.mkdir()
     fill = {"home": str(home), "port": str(free_ports("127.0.0.1", 1)[0])}
-    environment = {name: value.format(**fill) for name, value in peer.environment.items()}
+    environment = glue | {name: value.format(**fill) for name, value in peer.environment.items()}
     server = None
     if peer.server:
         command = [str(python), *(word.format(**fill) for word in peer.server)]
@@ -164,7 +183,8 @@ def _peer(peer: Peer, python: Path, scratch: Path, mask: Path) -> Iterator[Calla
         server = subprocess.Popen(command, env={**os.environ, "DO_NOT_TRACK": "1", **environment}, **quiet)  # type: ignore[call-overload]
         _await(f"http://127.0.0.1:{fill['port']}/api/health")
     try:
-        yield lambda: _script(str(python), HERE / "peers" / peer.flow, mask, *peer.before, environment=environment)
+        flow = HERE / "peers" / peer.flow
+        yield lambda: _script(str(python), flow, mask, *peer.before, environment=environment, whole=True)
     finally:
         if server is not None:
             server.terminate()

@@ -241,6 +241,7 @@ def options() -> argparse.Namespace:
     for name, default in {"trees-trials": 3, "network-trials": 2, "folds": 3, "epochs": 40}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--held-out", type=Path, required=True)
+    parser.add_argument("--whole", action="store_true", help="with the steps of glue.py")
     return parser.parse_args()
 
 
@@ -290,9 +291,20 @@ def said(found: Mapping[str, tuple[Fitted, float]]) -> str:
 def main() -> None:
     asked, found = options(), {}
     train, held = load(asked.held_out)
+    if asked.whole:
+        import glue
+
+        glue.check_rows()
+    graphs, uris = {}, {}
     for name, candidate in candidates(asked.trees_trials, asked.network_trials, asked.epochs).items():
         one = fitted(candidate, train, asked.folds)
-        found[name] = one, checked(candidate, one.model, candidate.export(one.model, train[0].shape[1]), held)
+        graphs[name] = candidate.export(one.model, train[0].shape[1])
+        loss = checked(candidate, one.model, graphs[name], held)
+        found[name] = one, loss
+        if asked.whole:
+            uris[name] = glue.track(name, one, graphs[name], glue.answers(graphs[name], held), loss, held)
+    if asked.whole:
+        glue.finish({name: loss for name, (_, loss) in found.items()}, graphs, uris, held)
     print(said(found))
 
 

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SHARED = (
     "torch", "xgboost-cpu", "optuna", "tabm", "rtdl-num-embeddings", "onnx", "onnxmltools", "skl2onnx", "onnxscript",
-    "onnxruntime", "scikit-learn", "numpy",
+    "onnxruntime", "scikit-learn", "numpy", "mlflow", "great-expectations", "tritonclient", "matplotlib", "pandas", "grpcio",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ WARM_UP_S = 0.3
 
 
 def _onnxruntime(model: str, rows: np.ndarray, threads: int) -> Callable[[], object]:
-    import onnxruntime as ort  # noqa: PLC0415
+    import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -28,7 +28,7 @@ def _onnxruntime(model: str, rows: np.ndarray, threads: int) -> Callable[[], obj
 
 
 def _xgboost(model: str, rows: np.ndarray, threads: int) -> Callable[[], object]:
-    import xgboost  # noqa: PLC0415
+    import xgboost
 
     booster = xgboost.Booster(params={"nthread": threads})
     booster.load_model(model)

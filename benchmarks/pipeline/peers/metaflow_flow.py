@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import bare
+import glue
 from metaflow import FlowSpec, Parameter, step
 
 
@@ -19,6 +20,7 @@ class BenchFlow(FlowSpec):
     network_trials = Parameter("network-trials", type=int, default=2)
     folds = Parameter("folds", type=int, default=3)
     epochs = Parameter("epochs", type=int, default=40)
+    whole = Parameter("whole", is_flag=True, default=False)
 
     def candidate(self) -> bare.Candidate:
         return bare.candidates(self.trees_trials, self.network_trials, self.epochs)[self.kind]
@@ -27,6 +29,12 @@ class BenchFlow(FlowSpec):
     def start(self) -> None:
         self.rows, self.held = bare.load(Path(self.held_out))
         self.names = ["xgboost", "torch"]
+        self.next(self.check_rows)
+
+    @step
+    def check_rows(self) -> None:
+        if self.whole:
+            glue.check_rows()
         self.next(self.train, foreach="names")
 
     @step
@@ -43,11 +51,40 @@ class BenchFlow(FlowSpec):
     @step
     def check(self) -> None:
         self.loss = bare.checked(self.candidate(), self.fitted.model, self.content, self.held)
+        self.next(self.track)
+
+    @step
+    def track(self) -> None:
+        self.uri = ""
+        if self.whole:
+            answer = glue.answers(self.content, self.held)
+            self.uri = glue.track(self.kind, self.fitted, self.content, answer, self.loss, self.held)
         self.next(self.join)
 
     @step
     def join(self, inputs: object) -> None:
-        self.found = {one.kind: (one.fitted, one.loss) for one in inputs}  # type: ignore[attr-defined]
+        every = list(inputs)  # type: ignore[call-overload]
+        self.found = {one.kind: (one.fitted, one.loss) for one in every}
+        best = min(every, key=lambda one: one.loss)
+        self.content, self.uri, self.held = best.content, best.uri, best.held
+        self.next(self.register)
+
+    @step
+    def register(self) -> None:
+        self.version = glue.register(self.uri) if self.whole else ""
+        self.next(self.gates)
+
+    @step
+    def gates(self) -> None:
+        self.verdict = {}
+        if self.whole:
+            self.verdict = glue.gates(self.content, self.held, glue.answers(self.content, self.held))
+        self.next(self.promote)
+
+    @step
+    def promote(self) -> None:
+        if self.whole:
+            glue.promote(self.version, self.content, self.verdict)
         self.next(self.end)
 
     @step

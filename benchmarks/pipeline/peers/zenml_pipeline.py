@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import bare
+import glue
 import numpy as np
 from zenml import pipeline, step
 
@@ -47,6 +48,45 @@ def check(name: str, model: Any, content: bytes, x_held: np.ndarray, y_held: np.
 
 
 @step
+def check_rows() -> None:
+    glue.check_rows()
+
+
+@step
+def track(
+    name: str, model: Any, params: dict[str, float], length: int, fit_s: float, content: bytes, loss: float,
+    x_held: np.ndarray, y_held: np.ndarray,
+) -> Annotated[str, "uri"]:  # fmt: skip
+    held = x_held, y_held
+    return glue.track(name, bare.Fitted(model, params, length, fit_s), content, glue.answers(content, held), loss, held)
+
+
+@step
+def choose(
+    trees_loss: float, trees_graph: bytes, trees_uri: str, network_loss: float, network_graph: bytes, network_uri: str
+) -> tuple[Annotated[bytes, "graph"], Annotated[str, "uri"]]:
+    if trees_loss < network_loss:
+        return trees_graph, trees_uri
+    return network_graph, network_uri
+
+
+@step
+def register(uri: str) -> Annotated[str, "version"]:
+    return glue.register(uri)
+
+
+@step
+def gates(content: bytes, x_held: np.ndarray, y_held: np.ndarray) -> Annotated[dict[str, float], "verdict"]:
+    held = x_held, y_held
+    return glue.gates(content, held, glue.answers(content, held))
+
+
+@step
+def promote(version: str, content: bytes, found: dict[str, float]) -> None:
+    glue.promote(version, content, found)
+
+
+@step
 def compare(
     trees: dict[str, float], trees_length: int, trees_fit_s: float, trees_loss: float,
     network: dict[str, float], network_length: int, network_fit_s: float, network_loss: float,
@@ -63,9 +103,19 @@ def compare(
 def bench(held_out: str) -> None:
     x, y, x_held, y_held = load(held_out)
     ends: list[Any] = []
+    tracked: list[Any] = []
+    if asked.whole:
+        check_rows()
     for name in ("xgboost", "torch"):
-        model, params, length, fit_s = train(name, x, y)
-        ends += [params, length, fit_s, check(name, model, export(name, model, x), x_held, y_held)]
+        model, params, length, fit_s = train(name, x, y, after=["check_rows"] if asked.whole else [])
+        graph = export(name, model, x)
+        loss = check(name, model, graph, x_held, y_held)
+        ends += [params, length, fit_s, loss]
+        if asked.whole:
+            tracked += [loss, graph, track(name, model, params, length, fit_s, graph, loss, x_held, y_held)]
+    if asked.whole:
+        graph, uri = choose(*tracked)
+        promote(register(uri), graph, gates(graph, x_held, y_held))
     compare(*ends)
 
 

@@ -29,7 +29,7 @@ def main(path: str, threads: int, suite: str, engine: str) -> None:
         frame = pd.read_parquet(path)
         asset = context.data_sources.add_pandas("rows").add_dataframe_asset("all")
     else:
-        from pyspark.sql import SparkSession  # noqa: PLC0415 (not where pandas judges)
+        from pyspark.sql import SparkSession
 
         builder = SparkSession.builder.master(f"local[{threads}]").config("spark.driver.memory", "8g")
         builder = builder.config("spark.ui.enabled", "false").config("spark.driver.host", "127.0.0.1")
