@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -216,10 +217,19 @@ class Tracking:
         with self._answering():
             self._client.set_terminated(run_id, status)
 
-    def log_figure(self, run_id: str, figure: Figure, path: str) -> None:
-        """A matplotlib figure as an image artifact."""
-        with self._answering():
-            self._client.log_figure(run_id, figure, path)
+    def log_figure(self, run_id: str, figure: Figure, path: str, *others: str) -> None:
+        """A matplotlib figure as an image artifact of one or several runs, drawn once (`savefig` draws it twice)."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+        from matplotlib.image import imsave  # noqa: PLC0415
+
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        with self._answering(), tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+            folder, _, name = path.rpartition("/")
+            image = Path(scratch) / name
+            imsave(image, canvas.buffer_rgba())
+            for one in (run_id, *others):
+                self._client.log_artifact(one, str(image), folder or None)
 
     def log_text(self, run_id: str, text: str, path: str) -> None:
         """A text artifact."""

@@ -44,12 +44,17 @@ def evaluate(spec: PipelineSpec, dataset: DatasetRef, onnx: tuple[OnnxRef, ...],
             with run.store.whole(ref.key) as path:
                 model = OnnxModel(path.read_bytes(), run.settings.threads)
             loss = shuffled_importance(model, schema, tensors, target, spec.primary, spec.seed)
-            drawn = figures(schema, target, {ref.candidate: answers[ref.candidate]})
-            drawn |= {"importance": importance(loss, spec.primary, ref.candidate)} if loss else {}
-            for name, figure in drawn.items():
-                run.registry.log_figure(ref.run_id, figure, f"plots/{name}.png")
-        run.registry.finish(ref.run_id, "FINISHED" if score.passed else "FAILED")
-    _log_pipeline(spec, run, schema, target, result, answers)
+            if loss:
+                figure = importance(loss, spec.primary, ref.candidate)
+                run.registry.log_figure(ref.run_id, figure, "plots/importance.png")
+    parent = run.registry.pipeline_run(run, spec)
+    passed = {ref.candidate: ref.run_id for ref, score in zip(onnx, result.scores, strict=True) if score.passed}
+    if passed:  # each candidate's run has the plots with the others in them too
+        for name, figure in figures(schema, target, {name: answers[name] for name in passed}).items():
+            run.registry.log_figure(parent, figure, f"plots/{name}.png", *passed.values())
+    for ref in onnx:
+        run.registry.finish(ref.run_id, "FINISHED" if ref.candidate in passed else "FAILED")
+    _log_pipeline(spec, run, parent, result)
     return result
 
 
@@ -117,20 +122,9 @@ def _log_candidate(spec: PipelineSpec, run: Run, ref: OnnxRef, score: CandidateS
         run.log.warning("%s cannot win: %s", score.candidate, score.reason)
 
 
-def _log_pipeline(
-    spec: PipelineSpec,
-    run: Run,
-    schema: RowSchema,
-    target: Target,
-    result: Evaluation,
-    answers: dict[str, Floats],
-) -> None:
-    parent = run.registry.pipeline_run(run, spec)
+def _log_pipeline(spec: PipelineSpec, run: Run, parent: str, result: Evaluation) -> None:
     passed = {score.candidate: score for score in result.scores if score.passed}
     run.registry.log_figure(parent, comparison(result.scores, spec.primary, result.winner), "plots/candidates.png")
-    if len(passed) > 1:  # of one candidate, its own run shows all
-        for name, figure in figures(schema, target, {name: answers[name] for name in passed}).items():
-            run.registry.log_figure(parent, figure, f"plots/{name}.png")
     metrics: dict[str, float] = {}
     if result.winner is not None:
         each = {f"{name}_{spec.primary}": score.metrics[spec.primary] for name, score in passed.items()}

@@ -73,9 +73,7 @@ def track(name: str, fitted: Fitted, content: bytes, answer: Floats, loss: float
         if name == "xgboost":
             mlflow.xgboost.log_model(fitted.model, name="native", pip_requirements=["xgboost"])
         else:
-            mlflow.pytorch.log_model(
-                fitted.model, name="native", input_example=held[0][:2], pip_requirements=["torch"]
-            )
+            mlflow.pytorch.log_model(fitted.model, name="native", input_example=held[0][:2], pip_requirements=["torch"])
         mlflow.onnx.log_model(onnx.load_from_string(content), name="graph", pip_requirements=["onnxruntime"])
         return f"runs:/{run.info.run_id}/graph"
 
