@@ -19,7 +19,7 @@ from airflow.utils.state import TaskInstanceState
 
 from pipeline.graph import STEPS
 from pipeline.settings import read_settings
-from pipeline.step import share_cores
+from pipeline.threads import share_cores
 
 LATER = (  # what steps import when they come to it, by the seconds that it takes
     "torch",

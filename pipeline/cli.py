@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from pipeline.commands import approval, author, models, runs, stack
-from pipeline.step import share_cores
+from pipeline.threads import share_cores
 
 app = typer.Typer(
     no_args_is_help=True,

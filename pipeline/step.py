@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import sys
 import time
 import typing
@@ -24,16 +23,9 @@ from pipeline.run import Run
 from pipeline.settings import read_settings
 from pipeline.spec import Overrides, PipelineSpec
 from pipeline.spec_file import load_spec, parse_overrides
+from pipeline.threads import share_cores
 
 StepFunction = Callable[..., Frozen]
-
-
-def share_cores() -> None:
-    """Let OpenMP threads sleep while they wait, not spin: where others compute too, spinning costs tenfold.
-
-    To be called before a library that brings OpenMP is imported.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def execute(function: StepFunction, spec: PipelineSpec, run: Run, started: float | None = None) -> Frozen:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.step import share_cores
+from pipeline.threads import share_cores
 
 SPEC = """version: 1
 name: memory
