@@ -48,6 +48,10 @@ class Forked:
             os.killpg(self.pid, signal.SIGTERM)
 
 
+def _show(message: Warning | str, category: type[Warning], file: str, line: int, *_: object) -> None:
+    sys.stderr.write(warnings.formatwarning(message, category, file, line))
+
+
 def _become(module: str, arguments: Sequence[str], folder: str, output: int) -> NoReturn:
     """Be the command, in the forked process; files, signals and logging of the parent are left behind."""
     code, kept = 1, tuple[object, ...]()
@@ -65,6 +69,7 @@ def _become(module: str, arguments: Sequence[str], folder: str, output: int) -> 
         sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
         sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", buffering=1) for number in (1, 2))  # noqa: PTH123, SIM115
         logging.root.handlers.clear()
+        warnings.showwarning = _show  # Airflow's writes to a file that is closed here
         warnings.filterwarnings("ignore", message=".*found in sys.modules", category=RuntimeWarning)
         sys.path.insert(0, str(Path(folder)))
         sys.argv = [module, *arguments]

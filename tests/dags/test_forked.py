@@ -72,6 +72,16 @@ print(Forked("forked_command", (), {str(tmp_path)!r}).wait(logging.getLogger()))
     assert done.stdout == "(0, 'written')\n"
 
 
+def test_warnings_are_written_where_the_command_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise OSError("Bad file descriptor")
+
+    monkeypatch.setattr("warnings.showwarning", closed)
+    code, last = run(tmp_path, "import warnings; warnings.simplefilter('always'); warnings.warn('mind it')")
+    assert code == 0
+    assert "mind it" in last
+
+
 def test_what_it_has_started_ends_with_it(tmp_path: Path) -> None:
     (tmp_path / "forked_command.py").write_text("import os; os.system('touch here; sleep 600')")
     forked = Forked("forked_command", (), str(tmp_path))
