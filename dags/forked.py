@@ -69,7 +69,7 @@ def _become(module: str, arguments: Sequence[str], folder: str, output: int) -> 
         sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
         sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", buffering=1) for number in (1, 2))  # noqa: PTH123, SIM115
         logging.root.handlers.clear()
-        warnings.showwarning = _show  # Airflow's writes to a file that is closed here
+        warnings.showwarning = _show  # type: ignore[assignment]  # Airflow's writes to a file that is closed here
         warnings.filterwarnings("ignore", message=".*found in sys.modules", category=RuntimeWarning)
         sys.path.insert(0, str(Path(folder)))
         sys.argv = [module, *arguments]
