@@ -71,7 +71,7 @@ def main(
         glue = _glue(settings)
         ways: dict[str, Callable[[], Measurement]] = {
             BARE: lambda: _script(sys.executable, HERE / "bare.py", mask),
-            SCRIPT: lambda: _script(sys.executable, HERE / "bare.py", mask, environment=glue, whole=True),
+            SCRIPT: lambda: _script(sys.executable, HERE / "whole.py", mask, environment=glue, whole=True),
             RUN: lambda: _slipway(settings, "run", "bench", "--quiet"),
         }
         if airflow:

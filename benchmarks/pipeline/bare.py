@@ -236,8 +236,8 @@ class Fitted:
 
 
 def options() -> argparse.Namespace:
-    """The command line, which every peer has too."""
-    parser = argparse.ArgumentParser(description="Tune, fit, export and compare two models.")
+    """The command line, which whole.py and every peer have too."""
+    parser = argparse.ArgumentParser(description=__doc__)
     for name, default in {"trees-trials": 3, "network-trials": 2, "folds": 3, "epochs": 40}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--held-out", type=Path, required=True)
@@ -283,28 +283,16 @@ def checked(candidate: Candidate, model: Any, content: bytes, held: Part) -> flo
 def said(found: Mapping[str, tuple[Fitted, float]]) -> str:
     """What a run prints last: each model with its seconds of fitting and its log loss."""
     shown = ("params", "length", "fit_s")
-    return json.dumps(
-        {name: {key: vars(one)[key] for key in shown} | {"log_loss": loss} for name, (one, loss) in found.items()}
-    )
+    every = {name: {key: vars(one)[key] for key in shown} | {"log_loss": loss} for name, (one, loss) in found.items()}
+    return json.dumps(every)
 
 
 def main() -> None:
     asked, found = options(), {}
     train, held = load(asked.held_out)
-    if asked.whole:
-        import glue
-
-        glue.check_rows()
-    graphs, uris = {}, {}
     for name, candidate in candidates(asked.trees_trials, asked.network_trials, asked.epochs).items():
         one = fitted(candidate, train, asked.folds)
-        graphs[name] = candidate.export(one.model, train[0].shape[1])
-        loss = checked(candidate, one.model, graphs[name], held)
-        found[name] = one, loss
-        if asked.whole:
-            uris[name] = glue.track(name, one, graphs[name], glue.answers(graphs[name], held), loss, held)
-    if asked.whole:
-        glue.finish({name: loss for name, (_, loss) in found.items()}, graphs, uris, held)
+        found[name] = one, checked(candidate, one.model, candidate.export(one.model, train[0].shape[1]), held)
     print(said(found))
 
 

@@ -82,7 +82,7 @@ def report(measured: Measured, work: str, load_before: float, peers: Mapping[str
         f"|---{'|---' * len(own)}|",
         *(f"| {step} | {' | '.join(_own(runs, step) for runs in own.values())} |" for step in measured[RUN][0].own),
         "",
-        "The gate includes two seconds of load, by the spec. By Airflow each step starts a Python and loads its libraries.",
+        "The gate includes two seconds of load, by the spec. By Airflow each step is a process of its own, forked of its task.",
         "Candidates' steps are side by side, so the sum is not what one waits for.",
         "",
         "![seconds by way](results.svg)",
