@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader
 
-from pipeline.columns import RowSchema
+from pipeline.batches import Spool
+from pipeline.columns import ColumnKind, RowSchema
 from pipeline.errors import Invalid, Problem
 from pipeline.frozen import Frozen
-from pipeline.infer import infer_rows
+from pipeline.infer import Typed, infer
 from pipeline.labels import guess_task
 from pipeline.refs import Finding
 from pipeline.settings import Settings
-from pipeline.sources import describe, read_source
+from pipeline.sources import describe, read_batches
 from pipeline.spec import Data
 from pipeline.spec_file import parse_spec
 
@@ -65,40 +67,46 @@ def init(
     if source.secret:
         remedy = "name the variable that holds it by --password-env" if source.is_sql else "correct the source"
         raise Invalid(source.secret, describe(source), remedy)
-    frame = read_source(source, Path())
-    if target not in frame.columns:
-        infer_rows(frame, source, guess_task(pd.Series([0.0, 1.0])), data)  # says it, with what else is wrong
-    task = guess_task(frame[target])
-    typed, schema, findings = infer_rows(frame, source, task, data)
     name = name or _name(table or data)
     spec_path, suite_path = settings.specs_dir / f"{name}.yaml", settings.suites_dir / f"{name}.json"
-    taken = [path for path in (spec_path, suite_path) if path.exists()]
-    if taken and not force:
-        raise Invalid(
-            [Problem("the file exists", str(path), "--force replaces it, --name takes another") for path in taken]
-        )
-    text = _spec_text(name, source, schema, spec_path)
-    parse_spec(text, str(spec_path))  # what is written can be read; a bad name is refused here
-    for path, content in ((spec_path, text), (suite_path, json.dumps(profile(name, typed, schema), indent=2) + "\n")):
+    with Spool(read_batches(source, Path())) as rows:
+        task = guess_task(frame[target] for frame in rows if target in frame)
+        typed = infer(rows, source, task, data)  # says it where there is no such target, with what else is wrong
+        taken = [path for path in (spec_path, suite_path) if path.exists()]
+        if taken and not force:
+            remedy = "--force replaces it, --name takes another"
+            raise Invalid([Problem("the file exists", str(path), remedy) for path in taken])
+        text = _spec_text(name, source, typed.schema, spec_path)
+        parse_spec(text, str(spec_path))  # what is written can be read; a bad name is refused here
+        suite = json.dumps(profile(name, typed), indent=2) + "\n"
+    for path, content in ((spec_path, text), (suite_path, suite)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
     return InitReport(
-        name=name, spec_path=spec_path, suite_path=suite_path, rows=len(typed), row_schema=schema, findings=findings
+        name=name,
+        spec_path=spec_path,
+        suite_path=suite_path,
+        rows=typed.rows,
+        row_schema=typed.schema,
+        findings=typed.findings,
     )
 
 
-def profile(name: str, frame: pd.DataFrame, schema: RowSchema) -> dict[str, Any]:
+def profile(name: str, typed: Typed) -> dict[str, Any]:
     """A suite, in GX's JSON, that these rows meet: critical where a model would break, warning where rows may drift."""
-    rows = len(frame)
-    expectations = [_expect("table_row_count_to_be_between", "critical", min_value=max(1, rows // 10))]
+    schema, seen = typed.schema, {column.name: _Values() for column in typed.schema.columns}
+    for frame in typed:
+        for column in schema.columns:
+            seen[column.name].see(frame[column.name], column.kind)
+    expectations = [_expect("table_row_count_to_be_between", "critical", min_value=max(1, typed.rows // 10))]
     expectations.append(_expect("column_values_to_not_be_null", "critical", column=schema.target))
     if schema.task != "regression":
         expectations.append(
             _expect("column_values_to_be_in_set", "critical", column=schema.target, value_set=list(schema.classes))
         )
     for column in schema.columns:
-        values = frame[column.name]
-        missing = float(values.isna().mean())
+        values = seen[column.name]
+        missing = values.missing / typed.rows
         expectations.append(
             _expect(
                 "column_values_to_not_be_null",
@@ -108,18 +116,34 @@ def profile(name: str, frame: pd.DataFrame, schema: RowSchema) -> dict[str, Any]
             )
         )
         if column.kind == "number":
-            low, high = float(values.min()), float(values.max())
+            low, high = values.low, values.high
             room = MARGIN * (high - low)
             bounds = {"min_value": 0.0 if 0 <= low < room else _round(low - room), "max_value": _round(high + room)}
             expectations.append(
                 _expect("column_values_to_be_between", "warning", column=column.name, mostly=0.99, **bounds)
             )
-        elif column.kind == "category" and values.nunique() <= FEW_CATEGORIES:
-            allowed = sorted(str(value) for value in values.dropna().unique())
+        elif column.kind == "category" and len(values.labels) <= FEW_CATEGORIES:
+            allowed = sorted(values.labels)
             expectations.append(
                 _expect("column_values_to_be_in_set", "warning", column=column.name, value_set=allowed, mostly=0.99)
             )
     return {"name": name, "expectations": expectations, "meta": {"note": "profiled by slipway init; edit it"}}
+
+
+class _Values:
+    """Of one column, batch after batch: how many are missing, a number's range, the categories while they are few."""
+
+    def __init__(self) -> None:
+        self.missing, self.low, self.high = 0, math.inf, -math.inf
+        self.labels: set[str] = set()
+
+    def see(self, values: pd.Series, kind: ColumnKind) -> None:
+        present = values.dropna()
+        self.missing += len(values) - len(present)
+        if kind == "number" and len(present):
+            self.low, self.high = min(self.low, float(present.min())), max(self.high, float(present.max()))
+        elif kind == "category" and len(self.labels) <= FEW_CATEGORIES:
+            self.labels |= {str(value) for value in present.unique()}
 
 
 def _expect(kind: str, severity: str, **kwargs: object) -> dict[str, Any]:

@@ -21,18 +21,13 @@ _BUFFER = 2**18  # bytes of a column that are read at once
 MIN_HOLDOUT = 8  # rows without which no metric of the held-out part means anything
 
 
-def read_rows(run: Run, dataset: DatasetRef) -> pd.DataFrame:
-    """Every row and column of the snapshot, in the snapshot's order, where they fit in memory.
+def row_batches(run: Run, dataset: DatasetRef) -> Iterator[pd.DataFrame]:
+    """Every row and column of the snapshot, in its order, in batches of bounded size.
 
     Raises:
         Unavailable: the store does not answer. A retry helps.
         Invalid: the snapshot is gone, or is not what was written. A retry does not help.
     """
-    return pd.concat(row_batches(run, dataset), ignore_index=True)
-
-
-def row_batches(run: Run, dataset: DatasetRef) -> Iterator[pd.DataFrame]:
-    """The same in batches of bounded size. Raises as `read_rows` does."""
     with run.store.whole(dataset.key) as path:
         yield from file_batches(path)
 
@@ -116,7 +111,7 @@ def held_rows(run: Run, dataset: DatasetRef, split: Split) -> pd.DataFrame:
 
 
 def split_batches(run: Run, dataset: DatasetRef, split: Split) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """(training rows, held-out rows) of each batch of the snapshot. Raises as `read_rows` does."""
+    """(training rows, held-out rows) of each batch of the snapshot. Raises as `row_batches` does."""
     for frame in row_batches(run, dataset):
         held = held_out(split_part(frame, dataset.row_schema), split, dataset.rows)
         yield frame[~held], frame[held]

@@ -86,14 +86,6 @@ def infer(rows: Iterable[pd.DataFrame], data: Data, task: Task, where: str, gate
     return Typed(seen, rows, where)
 
 
-def infer_rows(
-    frame: pd.DataFrame, data: Data, task: Task, where: str, gates: Gates | None = None
-) -> tuple[pd.DataFrame, RowSchema, tuple[Finding, ...]]:
-    """The same of rows that are one data frame: what `Typed` gives, at once."""
-    found = infer([frame], data, task, where, gates)
-    return next(iter(found)), found.schema, found.findings
-
-
 class _Seen:
     """What the batches seen so far say of the kinds of columns, and of the target."""
 

@@ -16,13 +16,6 @@ _DATE = r"\d{4}-\d{2}-\d{2}(?:[T ]|$)"
 _SAMPLE = 200  # values on which a kind must hold before all are read
 
 
-def guess_kind(series: pd.Series) -> ColumnKind:
-    """The kind that a column's values suggest; text is a number, boolean or timestamp when every value is one."""
-    guess = Guess(str(series.name))
-    guess.see(series)
-    return guess.kind
-
-
 def typed(series: pd.Series, kind: ColumnKind) -> pd.Series:
     """The column as its kind: number and boolean float64, category str or None, timestamp datetime64[us, UTC].
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
 from pipeline.errors import Problem
-from pipeline.kinds import guess_kind
+from pipeline.kinds import Guess
 from pipeline.parse import blank, category_strings, numbers, shown
 from pipeline.spec import Binary, Multiclass, Regression, Task
 from pipeline.suggest import near
@@ -79,7 +81,7 @@ class Labels:
             return [Problem(f"more than {_MOST} classes", place, "write `task: {kind: regression}`")]
         names = sorted(self._counts, key=_natural)
         labels = ", ".join(map(repr, names[:6])) + (", ..." if len(names) > 6 else "")
-        suggested = guess_task(pd.Series([*self._counts], dtype=object)).kind
+        suggested = guess_task([pd.Series([*self._counts], dtype=object)]).kind
         if len(names) == 1:
             return [Problem(f"only one class, {labels}", place, "bring rows of at least two classes")]
         if task.kind == "binary" and len(names) > 2:
@@ -102,16 +104,23 @@ class Labels:
         return problems
 
 
-def guess_task(series: pd.Series) -> Task:
-    """The task that a target column suggests: two values binary, few or text multiclass, else regression."""
-    values = series[~blank(series)]
-    distinct = len(set(category_strings(values)))
-    if distinct == 2:
-        return Binary(kind="binary")
-    if not values.empty and guess_kind(values) == "number":
+def guess_task(batches: Iterable[pd.Series]) -> Task:
+    """The task that a target column suggests, batch after batch.
+
+    Two values are binary, few numbers or text multiclass, other numbers regression.
+    """
+    guess, labels, is_whole = Guess("target"), set[str](), True
+    for series in batches:
+        values = series[~blank(series)]
+        guess.see(values)
+        if len(labels) <= MAX_CLASSES:
+            labels |= set(category_strings(values))
         found = numbers(values)
-        if distinct > MAX_CLASSES or (found != np.round(found)).any():
-            return Regression(kind="regression")
+        is_whole = is_whole and bool((found == np.round(found)).all())
+    if len(labels) == 2:
+        return Binary(kind="binary")
+    if not guess.empty and guess.kind == "number" and (len(labels) > MAX_CLASSES or not is_whole):
+        return Regression(kind="regression")
     return Multiclass(kind="multiclass")
 
 

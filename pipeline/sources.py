@@ -19,11 +19,6 @@ SKLEARN = ("breast_cancer", "diabetes", "digits", "wine")
 _SKLEARN = "sklearn://"
 
 
-def read_source(data: Data, base: Path) -> pd.DataFrame:
-    """Every row of the source at once, where it fits in memory; as `read_batches` otherwise."""
-    return pd.concat(read_batches(data, base), ignore_index=True)
-
-
 def read_batches(data: Data, base: Path) -> Iterator[pd.DataFrame]:
     """Every row of the source, as it stands, in batches; a relative path starts at `base`, the spec's folder.
 

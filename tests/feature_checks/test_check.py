@@ -96,6 +96,18 @@ def test_a_suite_for_columns_that_are_gone_is_refused(settings: Settings, tmp_pa
         check(spec, snapshot(spec, run), run)
 
 
+def test_init_of_rows_in_batches_writes_the_same(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "people.csv").write_text(TABLE)
+    whole = init(str(tmp_path / "people.csv"), "target", settings, name="one")
+    monkeypatch.setattr("pipeline.batches.BATCH_CELLS", 40)
+    parts = init(str(tmp_path / "people.csv"), "target", settings, name="two")
+    assert parts.model_copy(update={"name": "one", "spec_path": whole.spec_path, "suite_path": whole.suite_path}) == whole
+    for one, two in ((whole.spec_path, parts.spec_path), (whole.suite_path, parts.suite_path)):
+        assert two.read_text().replace("two", "one") == one.read_text()
+
+
 def test_init_replaces_nothing_by_itself(settings: Settings, tmp_path: Path) -> None:
     prepare(settings, tmp_path)
     with pytest.raises(Invalid) as refused:

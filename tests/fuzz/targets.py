@@ -16,7 +16,6 @@ from feature_checks.suite import validate_suite
 from pipeline.columns import Column, RowSchema
 from pipeline.csv_rows import read_csv
 from pipeline.errors import SlipwayError
-from pipeline.infer import infer_rows
 from pipeline.labels import guess_task
 from pipeline.policy import read_policy
 from pipeline.record import parse_record
@@ -29,6 +28,7 @@ from pipeline.spec_file import parse_overrides, parse_spec
 from pipeline.tensors import to_tensors
 from serving.policy import ServingPolicy
 from serving.predict import read_request
+from tests.whole import infer_rows
 
 PLACE = "fuzzed"
 SCHEMA = RowSchema(
@@ -127,4 +127,4 @@ def _typed(frame: pd.DataFrame) -> None:
     target = names[-1]
     many = pd.concat([frame] * (1 + 60 // max(len(frame), 1)), ignore_index=True)  # enough rows to be typed
     data = Data(source=PLACE, target=target)
-    infer_rows(many, data, guess_task(many[target]), PLACE)
+    infer_rows(many, data, guess_task([many[target]]), PLACE)

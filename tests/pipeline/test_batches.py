@@ -23,8 +23,9 @@ from pipeline.distinct import Distinct
 from pipeline.errors import Invalid
 from pipeline.gate_rules import Gates, Slices
 from pipeline.infer import infer
-from pipeline.sources import read_batches, read_source
+from pipeline.sources import read_batches
 from pipeline.spec import Binary, Data, Multiclass, Regression, Task
+from tests.whole import read_source
 from training.snapshot import to_parquet
 
 ROWS = 60

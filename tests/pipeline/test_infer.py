@@ -11,10 +11,9 @@ import pytest
 
 from pipeline.errors import Invalid
 from pipeline.gate_rules import Direction, Gates, Robustness, Slices
-from pipeline.infer import infer_rows
-from pipeline.kinds import guess_kind
 from pipeline.labels import guess_task
 from pipeline.spec import Binary, Data, Multiclass, Regression, Task
+from tests.whole import guess_kind, infer_rows
 
 ROWS = 60
 BINARY = Binary(kind="binary")
@@ -69,7 +68,9 @@ def test_kinds_are_guessed(values: list[object], kind: str) -> None:
     ],
 )
 def test_tasks_are_guessed(values: list[object], kind: str) -> None:
-    assert guess_task(pd.Series(values)).kind == kind
+    series = pd.Series(values)
+    assert guess_task([series]).kind == kind
+    assert guess_task([series[:2], series[2:2], series[2:]]).kind == kind
 
 
 def test_the_frame_is_typed_and_the_target_comes_last() -> None:

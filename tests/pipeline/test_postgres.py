@@ -10,9 +10,8 @@ import pytest
 import sqlalchemy
 
 from pipeline.errors import Invalid, SlipwayError
-from pipeline.infer import infer_rows
-from pipeline.sources import read_source
 from pipeline.spec import Binary, Data
+from tests.whole import infer_rows, read_source
 
 pytestmark = pytest.mark.stack
 TABLE = """

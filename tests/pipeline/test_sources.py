@@ -25,8 +25,9 @@ from pipeline import source_files, source_tables
 from pipeline.csv_rows import MISSING, read_csv
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.mask import mask
-from pipeline.sources import SKLEARN, describe, read_source
+from pipeline.sources import SKLEARN, describe
 from pipeline.spec import Data
+from tests.whole import read_source
 
 
 def rows(source: str, base: Path = Path(), **more: str) -> pd.DataFrame:
@@ -226,7 +227,7 @@ def test_a_token_of_a_server_comes_by_the_environment(tmp_path: Path) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         source = f"http://127.0.0.1:{server.server_port}/rows.csv"
         code = (
-            "from pathlib import Path; from pipeline.sources import read_source; from pipeline.spec import Data; "
+            "from pathlib import Path; from tests.whole import read_source; from pipeline.spec import Data; "
             f"print(len(read_source(Data(source={source!r}, target='y'), Path())))"
         )
         said = []

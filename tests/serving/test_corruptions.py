@@ -28,7 +28,6 @@ from conftest import RealTriton
 from pipeline.columns import RowSchema
 from pipeline.dataset import held_out
 from pipeline.digest import digest_bytes
-from pipeline.infer import infer_rows
 from pipeline.refs import Validation, Verdict
 from pipeline.spec import PipelineSpec, XGBoost
 from pipeline.spec_file import parse_spec
@@ -38,6 +37,7 @@ from serving.gate import GATES
 from serving.gates.base import Champion, Evidence, judge
 from serving.gates.latency import LatencyGate
 from serving.model_config import MODEL_FILE, model_config
+from tests.whole import infer_rows
 from training.features import Features, fit_features
 from training.models.base import Fold, Native, Params
 from training.models.boosted import Boosted, BoostedTrainer

@@ -12,16 +12,15 @@ import pandas as pd
 import pytest
 import sqlalchemy
 
-from pipeline.dataset import held_out, read_rows, split_rows
+from pipeline.dataset import held_out, split_rows
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid
 from pipeline.gate_rules import Gates, Slices
-from pipeline.infer import infer_rows
 from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.sources import read_source
 from pipeline.spec import Binary, Data, PipelineSpec, Split
 from pipeline.spec_file import parse_spec
+from tests.whole import infer_rows, read_rows, read_source
 from training.snapshot import snapshot, to_parquet
 
 ROWS = 120

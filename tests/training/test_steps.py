@@ -10,7 +10,6 @@ import mlflow
 import pandas as pd
 import pytest
 
-from pipeline.dataset import read_rows
 from pipeline.errors import Invalid, Rejected
 from pipeline.refs import CheckReport, DatasetRef, Failure, LoggedModelRef, OnnxRef
 from pipeline.run import Run
@@ -18,6 +17,7 @@ from pipeline.settings import Settings
 from pipeline.spec import PipelineSpec
 from pipeline.spec_file import parse_spec
 from pipeline.step import execute
+from tests.whole import read_rows
 from training.evaluate import evaluate
 from training.export import export
 from training.models.base import load_candidate
