@@ -46,7 +46,7 @@ class ServingSearch(Written):
     objective: Literal["latency", "throughput"] = Field(
         default="latency",
         description="the 95th percentile at gates.latency.rate_per_s; or rows a second of `clients` that never rest, "
-        "within the bounds of gates.latency",
+        "within gates.latency.p95_ms",
     )
     trials: int = Field(default=10, ge=2, le=500, description="most options that are tried")
     duration_s: float = Field(default=2.0, gt=0, le=600, description="seconds of load on each")

@@ -54,10 +54,12 @@ def init(
 
 def validate(
     specs: Annotated[list[str] | None, typer.Argument(metavar="[SPEC]...", help="default: every spec")] = None,
-    data: Annotated[bool, typer.Option(help="read the rows too, and judge them by the suite")] = True,
+    data: Annotated[
+        bool, typer.Option(help="read the rows too; whether they meet the suite is for a run to say")
+    ] = True,
     json: Json = False,
 ) -> None:
-    """Check specs, their suites and their rows, and say everything that is wrong at once."""
+    """Check specs, their suites and the columns of their rows, and say everything that is wrong at once."""
     with session(json) as this:
         names = specs or sorted(str(path) for path in this.settings.specs_dir.glob("*.yaml"))
         problems: list[Problem] = []
