@@ -103,7 +103,7 @@ class OnnxRef(Frozen):
     cases: tuple[ParityCase, ...]
     predictions: str
     trees: str | None = Field(
-        default=None, description="key of a folder: what the back end `xgboost` serves, of a booster"
+        default=None, description="key of a folder: what the backend `xgboost` serves, of a booster"
     )
 
 
@@ -138,7 +138,7 @@ class ModelVersionRef(Frozen):
     predictions: str
     validation: Validation | None = None
     trees: str | None = Field(
-        default=None, description="key of a folder: what the back end `xgboost` serves, of a booster"
+        default=None, description="key of a folder: what the backend `xgboost` serves, of a booster"
     )
 
 

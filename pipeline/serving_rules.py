@@ -37,7 +37,7 @@ Rollout = Annotated[BlueGreen | Canary, Field(discriminator="kind")]
 
 
 class ServingSearch(Written):
-    """Back end of trees, threads, instances and queue delay by measurement, on a server like the one that will serve.
+    """Backend of trees, threads, instances and queue delay by measurement, on a server like the one that will serve.
 
     The load is that of `gates.latency`. Other options than the declared ones are taken when they were better each time
     that both were measured.

@@ -44,7 +44,7 @@ class Built:
 def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, plan: ServingPlan, run: Run) -> PackageRef:
     """Build the version's folder: config.pbtxt, VERSION/model.onnx, manifest.json, and the signature of all of it.
 
-    For the back end `xgboost`, which answers by the booster, VERSION/features.onnx and VERSION/model.ubj as well.
+    For the backend `xgboost`, which answers by the booster, VERSION/features.onnx and VERSION/model.ubj as well.
 
     Raises as `build` does, and Unavailable when MLflow does not answer (a retry helps).
     """

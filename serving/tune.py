@@ -1,4 +1,4 @@
-"""Step tune: back end, threads, instances and queue delay by measurement, on servers like the one that will serve."""
+"""Step tune: backend, threads, instances and queue delay by measurement, on servers like the one that will serve."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from serving.triton import TritonClient
 
 TABLE = "serving/tune.md"
 PATIENCE_S = 1.0  # after the last request was due
-HEADS = ("back end", "threads", "instances", "queue delay us", "p50 ms", "p95 ms", "p99 ms", "rows/s", "problem")
+HEADS = ("backend", "threads", "instances", "queue delay us", "p50 ms", "p95 ms", "p99 ms", "rows/s", "problem")
 
 
 def tune(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, run: Run) -> ServingPlan:
     """Find what serves the load of `gates.latency` best; what the spec declares is kept unless something beats it.
 
-    A back end that does not load, or does not answer as the model does, is not taken, and the reason says so.
+    A backend that does not load, or does not answer as the model does, is not taken, and the reason says so.
 
     Raises:
         Invalid: the version cannot be served as it is declared. A retry does not help.
@@ -97,7 +97,7 @@ def _tried(bench: _Bench, wanted: ServingOptions, declared: ServingOptions) -> S
 
 
 def _failed(plan: ServingPlan, backends: Sequence[Backend]) -> str:
-    """Of a back end that never served: what was wrong with it."""
+    """Of a backend that never served: what was wrong with it."""
     found = ""
     for backend in backends:
         trials = [trial for trial in plan.trials if trial.options.backend == backend]
@@ -129,7 +129,7 @@ class _Bench:
 
     @contextmanager
     def served(self, options: ServingOptions) -> Iterator[tuple[RolloutRef, Ask]]:
-        """The version with these options, which has answered a row; another back end, all of them. Raises as `tune`."""
+        """The version with these options, which has answered a row; another backend, all of them. Raises as `tune`."""
         packed = build(self.spec, self.dataset, self.model, options, self.run).ref
         ref = self.serving.start(Version(packed.name, packed.version, packed.digest, self.model.onnx_digest))
         with TritonClient(ref.grpc, self.run.settings.timeout_s) as client:
@@ -151,7 +151,7 @@ class _Bench:
             what = f"{apart} of {len(native)} rows differ from the model's answers, by {largest:.3g} at most"
             if not apart:
                 return
-        raise Invalid(what, f"back end {backend}", "serve it by onnxruntime, or widen gates.parity")
+        raise Invalid(what, f"backend {backend}", "serve it by onnxruntime, or widen gates.parity")
 
     def measure(self, options: ServingOptions) -> ServingTrial:
         """Serve the version with these options, under the load. Raises as `tune` does."""

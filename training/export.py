@@ -91,7 +91,7 @@ def keep_trees(run: Run, native: Native) -> str:
 
 
 def write_trees(native: Native, folder: Path) -> None:
-    """What the back end `xgboost` serves: the booster as it is, and the graph of the features alone."""
+    """What the backend `xgboost` serves: the booster as it is, and the graph of the features alone."""
     native.model.booster.save_model(str(folder / "model.ubj"))  # type: ignore[attr-defined]
     (folder / "features.onnx").write_bytes(features_only(native.features))
 

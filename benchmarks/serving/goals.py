@@ -35,9 +35,7 @@ def goals(results: Results) -> Iterator[str]:
     )
     yield from _peers(results, (SHARED,), "Closed loop, Slipway by shared memory")
     if any(way in TREES for way in results.ways()):
-        title = (
-            "Closed loop, Slipway over the network by the back end that answers more there, which step tune measures"
-        )
+        title = "Closed loop, Slipway over the network by the backend that answers more there, which step tune measures"
         yield from _peers(results, (*OURS, *TREES), title)
         yield from _trees(results)
     yield from _limit(results)
@@ -72,7 +70,7 @@ def _peers(results: Results, ours: tuple[str, ...], title: str) -> Iterator[str]
 
 
 def _trees(results: Results) -> Iterator[str]:
-    """No goal: where each back end answers more, of a spec that declares neither threads nor instances for it."""
+    """No goal: where each backend answers more, of a spec that declares neither threads nor instances for it."""
     yield "**Trees by XGBoost against the same trees as ONNX, requests a second over HTTP or gRPC, the better of each:**"
     yield ""
     for where, ways in _points(results, "closed"):

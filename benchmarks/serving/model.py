@@ -26,7 +26,7 @@ from training.onnx_model import build
 
 Floats = npt.NDArray[np.float32]
 Kind = Literal["xgboost", "torch"]
-NAME, TREES, VERSION = "bench", "bench_trees", 1  # TREES: the same model by the back end `xgboost`
+NAME, TREES, VERSION = "bench", "bench_trees", 1  # TREES: the same model by the backend `xgboost`
 ROWS, COLUMNS, SEED = 20_000, 30, 7
 LENGTH: dict[Kind, int] = {"xgboost": 100, "torch": 1}  # trees (of depth 6, the default), epochs: what it costs is all
 SCHEMA = RowSchema(
@@ -42,7 +42,7 @@ class Subject:
     """A fitted model as the servers need it.
 
     `rows` are (ROWS, COLUMNS) float32. `onnx` maps `numeric` (rows, COLUMNS) to `probabilities` (rows, 2), float32;
-    `booster` is XGBoost's own JSON file of the same trees, and `trees` the folder that the back end `xgboost` serves;
+    `booster` is XGBoost's own JSON file of the same trees, and `trees` the folder that the backend `xgboost` serves;
     None for a network.
     """
 

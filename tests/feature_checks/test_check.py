@@ -103,7 +103,9 @@ def test_init_of_rows_in_batches_writes_the_same(
     whole = init(str(tmp_path / "people.csv"), "target", settings, name="one")
     monkeypatch.setattr("pipeline.batches.BATCH_CELLS", 40)
     parts = init(str(tmp_path / "people.csv"), "target", settings, name="two")
-    assert parts.model_copy(update={"name": "one", "spec_path": whole.spec_path, "suite_path": whole.suite_path}) == whole
+    assert (
+        parts.model_copy(update={"name": "one", "spec_path": whole.spec_path, "suite_path": whole.suite_path}) == whole
+    )
     for one, two in ((whole.spec_path, parts.spec_path), (whole.suite_path, parts.suite_path)):
         assert two.read_text().replace("two", "one") == one.read_text()
 

@@ -135,7 +135,7 @@ def test_trees_are_measured_by_both_back_ends_and_served_by_the_one_that_is_chos
     found = one.tune(model)
     assert found.options.backend == "onnxruntime"
     assert (
-        f"; not xgboost: back end xgboost: {len(held)} of {len(held)} rows differ from the model's answers, by 0.01"
+        f"; not xgboost: backend xgboost: {len(held)} of {len(held)} rows differ from the model's answers, by 0.01"
         in found.reason
     )
 
