@@ -67,7 +67,8 @@ def _become(module: str, arguments: Sequence[str], folder: str, output: int) -> 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         kept = sys.stdin, sys.stdout, sys.stderr  # they may own these numbers, and close them where nobody has them
         sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", buffering=1) for number in (1, 2))  # noqa: PTH123, SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
         logging.root.handlers.clear()
         warnings.showwarning = _show  # type: ignore[assignment]  # Airflow's writes to a file that is closed here
         warnings.filterwarnings("ignore", message=".*found in sys.modules", category=RuntimeWarning)
@@ -80,7 +81,7 @@ def _become(module: str, arguments: Sequence[str], folder: str, output: int) -> 
             sys.stderr.write(f"{ended.code}\n")
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:  # noqa: BLE001 (as a Python of its own does)
-        os.write(2, traceback.format_exc().encode())
+        os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
     finally:
         with suppress(OSError, ValueError):
             sys.stdout.flush()

@@ -30,6 +30,8 @@ def run(folder: Path, text: str, *arguments: str) -> tuple[int, str]:
         ("raise SystemExit('no more')", 1, "no more"),
         ("import os; os.write(2, b'\\xff\\n')", 0, "\\xff"),
         ("1 / 0", 1, "ZeroDivisionError: division by zero"),
+        ("raise SystemExit('no file \\udcff')", 1, "no file \\udcff"),  # how Python has a name that is not UTF-8
+        ("raise OSError('no file \\udcff')", 1, "OSError: no file \\udcff"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -9, ""),
         ("import os; os.system('echo of a child'); os._exit(7)", 7, "of a child"),
     ],
