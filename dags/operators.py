@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +37,10 @@ class CommandOperator(BaseOperator):  # type: ignore[misc]
         self.log.info("python -m %s %s", self.module, shlex.join(arguments))
         self.process = Forked(self.module, arguments, self.root)
         code, said = self.process.wait(self.log)
+        if code < 0:
+            said = f"it was ended by signal {-code} ({signal.strsignal(-code)}); it last said: {said}"
+            self.log.error("%s", said)
+        self.log.info("Command exited with return code %s", code)  # by which `slipway trigger` knows the line before
         if code != 0:
             raise ended(code, said)
 

@@ -21,7 +21,7 @@ from pipeline.settings import Settings
 ENDED = ("success", "failed")
 _PAGE = 100  # Airflow's largest page
 _RETRIED = (500, 502, 503, 504)
-_COMMAND_ENDED = "Command exited with return code"  # what SubprocessHook logs after the last line of a step
+_COMMAND_ENDED = "Command exited with return code"  # what operators log after the last line of a step
 
 
 @dataclass(frozen=True)
