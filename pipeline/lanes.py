@@ -72,7 +72,7 @@ def _follow(lanes: Mapping[Connection, ForkProcess], watch: Tell, turn: _Turn) -
         for end in [end for end in wait(list(waiting)) if isinstance(end, Connection)]:
             try:
                 said = end.recv()
-            except EOFError:
+            except (EOFError, OSError):  # at the end of a message, or in the middle of one
                 for failure in _lost(waiting.pop(end)):
                     turn.is_over.value = 1
                     yield failure

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from threading import Timer
 
 import psutil
 import pytest
@@ -103,6 +104,18 @@ def test_a_process_that_was_lost_is_a_failure_that_may_be_retried():
         side_by_side({"torch": lambda _: os.kill(os.getpid(), signal.SIGKILL)}, lambda *_: None, 2),
     ):
         pass
+
+
+def test_a_process_that_was_lost_in_the_middle_of_a_message_is_such_a_failure_too():
+    def long(tell: Tell) -> None:
+        Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        tell("x" * 2**20)  # more than a pipe holds while nobody reads
+
+    with (
+        pytest.raises(Unavailable, match="the process of torch ended with signal 9"),
+        side_by_side({"torch": long}, lambda *_: None, 1),
+    ):
+        time.sleep(1)
 
 
 def test_no_chain_outlives_who_began_it():
