@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     memory_gib: float = Field(
         default=0.0,
         ge=0,
+        allow_inf_nan=False,
         description="memory of a fit or check, in GiB (0: half of the machine's or pod's, shared by the candidates)",
     )
     timeout_s: float = Field(default=30.0, gt=0, description="deadline for one call to an outside server")
