@@ -23,8 +23,8 @@ log = logging.getLogger("slipway")
 
 
 def at_once(chains: int) -> int:
-    """How many of so many chains are under way at a time: a core for each."""
-    return min(chains, os.cpu_count() or 1)
+    """How many of so many chains are under way at a time: for each a core that this process may use."""
+    return min(chains, len(os.sched_getaffinity(0)))
 
 
 @contextmanager

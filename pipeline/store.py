@@ -183,7 +183,7 @@ class Store:
         Raises:
             Invalid: it is not there, or has another content than was written. A retry does not help.
         """
-        remedy = "bring it back from a copy of the store, or start a new run"
+        remedy = "bring it back from a copy of the store, or remove it and start a new run"
         if not self.exists(key):
             raise Invalid("it is not there any longer", self.path(key), remedy)
         with self.local(key) as path:

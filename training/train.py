@@ -55,7 +55,7 @@ def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run
         features = rows.features
         begin = time.monotonic()
         small = rows.count * len(features.names) < SMALL
-        threads = 1 if small else run.settings.threads or os.cpu_count() or 1
+        threads = 1 if small else run.settings.threads or len(os.sched_getaffinity(0))
         trainer = _trainer(candidate, features, threads)
         tuned, fitted, sampled = fit(Work(spec, candidate, dataset, rows, trainer, run))
     fit_s = time.monotonic() - begin

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from pipeline.errors import Problem, Rejected, Unavailable
-from pipeline.lanes import Tell, side_by_side
+from pipeline.lanes import Tell, at_once, side_by_side
 
 PARENT = """
 import time
@@ -96,6 +96,11 @@ def test_no_more_at_once_than_may_be_whatever_becomes_of_them(tmp_path):
         pass
     assert "c" in told
     assert told[-1] == "c"  # and none after it
+
+
+def test_as_many_are_under_way_as_there_are_cores_for_this_process(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5})
+    assert at_once(4) == 1
 
 
 def test_a_process_that_was_lost_is_a_failure_that_may_be_retried():

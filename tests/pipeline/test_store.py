@@ -20,6 +20,7 @@ from moto.server import ThreadedMotoServer
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
 
+from pipeline.digest import digest_json, digest_tree
 from pipeline.errors import Invalid, Unavailable
 from pipeline.ports import free_ports
 from pipeline.store import Store
@@ -271,3 +272,19 @@ def test_many_files_are_read_at_once(kind: str, tmp_path: Path, request: pytest.
 def test_a_folder_of_a_bucket_that_is_half_written_does_not_exist(bucket: Store) -> None:
     bucket.write("records/half/000001/record.json", b"{}")
     assert bucket.existing(["records/half/000001"]) == ()
+
+
+def test_what_is_not_what_was_written_is_written_anew_once_it_is_removed(tmp_path: Path) -> None:
+    store, folder = Store(str(tmp_path / "store")), tmp_path / "from"
+    folder.mkdir()
+    (folder / "a").write_text("whole")
+    key = f"trees/{digest_json(digest_tree(folder))}"
+    store.put(folder, key)
+    (Path(store.path(key)) / "a").write_text("bent")
+    store.put(folder, key)  # the first writer stays
+    with pytest.raises(Invalid, match="remove it and start a new run"), store.whole(key):
+        pass
+    store.delete(key)
+    store.put(folder, key)
+    with store.whole(key) as found:
+        assert (found / "a").read_text() == "whole"
