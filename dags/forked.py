@@ -16,21 +16,25 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 
+_ALIVE = 3  # the file that ends with the parent
+
+
 class Forked:
-    """A command that is under way, in a session of its own."""
+    """A command that is under way, in a session of its own. It ends with the process that began it."""
 
     def __init__(self, module: str, arguments: Sequence[str], folder: str) -> None:
-        reads, writes = os.pipe()
+        (self._output, writes), (alive, self._alive) = os.pipe(), os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(module, arguments, folder, writes)
+            _become(module, arguments, folder, writes, alive)
         os.close(writes)
-        self._output = reads
+        os.close(alive)
 
     def wait(self, log: logging.Logger) -> tuple[int, str]:
         """Log each line that it writes until it ends; its exit code (minus the signal that killed it) and last line."""
@@ -40,6 +44,7 @@ class Forked:
                 line = text.rstrip()
                 log.info("%s", line)
         _, status = os.waitpid(self.pid, 0)
+        os.close(self._alive)
         return os.waitstatus_to_exitcode(status), line
 
     def end(self) -> None:
@@ -52,7 +57,13 @@ def _show(message: Warning | str, category: type[Warning], file: str, line: int,
     sys.stderr.write(warnings.formatwarning(message, category, file, line))
 
 
-def _become(module: str, arguments: Sequence[str], folder: str, output: int) -> NoReturn:
+def _end_with_parent() -> None:
+    """As `Forked.end` does, once nobody is left to do so: a retry is not to run beside this one."""
+    os.read(_ALIVE, 1)
+    os.killpg(0, signal.SIGTERM)
+
+
+def _become(module: str, arguments: Sequence[str], folder: str, output: int, alive: int) -> NoReturn:
     """Be the command, in the forked process; files, signals and logging of the parent are left behind."""
     code, kept = 1, tuple[object, ...]()
     try:
@@ -61,7 +72,8 @@ def _become(module: str, arguments: Sequence[str], folder: str, output: int) -> 
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.setsid()
         os.chdir(folder)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.dup2(alive, _ALIVE)
+        os.closerange(_ALIVE + 1, os.sysconf("SC_OPEN_MAX"))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -72,6 +84,7 @@ def _become(module: str, arguments: Sequence[str], folder: str, output: int) -> 
         logging.root.handlers.clear()
         warnings.showwarning = _show  # type: ignore[assignment]  # Airflow's writes to a file that is closed here
         warnings.filterwarnings("ignore", message=".*found in sys.modules", category=RuntimeWarning)
+        Thread(target=_end_with_parent, daemon=True).start()
         sys.path.insert(0, str(Path(folder)))
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)

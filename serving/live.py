@@ -75,7 +75,7 @@ class Live:
     def switch(self, version: int, digest: str, onnx_digest: str) -> None:
         """Serve a kept version: its directory, then the switch, then Triton, then a real answer.
 
-        When Triton cannot serve it, the switch goes back and what served before serves on.
+        When Triton cannot serve it, or does not answer, the switch goes back and what served before serves on.
 
         Raises:
             Invalid: the package is not whole, or does not load. A retry does not help.
@@ -103,7 +103,7 @@ class Live:
                     raise Invalid(
                         "its files were changed while it was loaded", str(target), "look at who may write there"
                     )
-            except Invalid:
+            except SlipwayError:
                 self._back(client, config, before)
                 raise
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dags.forked import Forked
@@ -53,11 +54,11 @@ print(len(os.listdir("/proc/self/fd")), sys.stdin.read() == "")
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         with socket.socket():  # of the parent's
-            assert run(tmp_path, text, str(tmp_path), "b c") == (0, "4 True")
+            assert run(tmp_path, text, str(tmp_path), "b c") == (0, "5 True")
     finally:
         signal.signal(signal.SIGTERM, before)
     said = [record.getMessage() for record in caplog.records]
-    assert said == ["logged", f"__main__ ['{tmp_path}', 'b c'] True True", "True [0, 1, 2]", "4 True"]
+    assert said == ["logged", f"__main__ ['{tmp_path}', 'b c'] True True", "True [0, 1, 2]", "5 True"]
     assert str(Path.cwd()) != str(tmp_path)
 
 
@@ -92,3 +93,19 @@ def test_what_it_has_started_ends_with_it(tmp_path: Path) -> None:
     forked.end()
     assert forked.wait(LOG)[0] == -signal.SIGTERM
     forked.end()  # of what is over, nothing
+
+
+def test_it_ends_with_who_began_it(tmp_path: Path) -> None:
+    (tmp_path / "forked_command.py").write_text("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+    code = f"""
+import logging, sys
+from dags.forked import Forked
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+Forked("forked_command", (), {str(tmp_path)!r}).wait(logging.getLogger())
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    step = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate()
+    step.wait(30)

@@ -546,10 +546,15 @@ def test_rollback_of_what_was_never_promoted(stack_settings: Settings, name: str
     assert not (stack_settings.home / "serving" / "locks" / f"{name}.lock").exists()
 
 
-def test_no_answer_from_triton_is_retried(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    read = one.ready()
-    away = one.run.settings.model_copy(update={"triton_grpc_port": 9, "timeout_s": 1.0})
-    one.run = type(one.run)(one.run.id, one.run.pipeline, away, one.run.spec_path)
+def test_no_answer_from_triton_is_retried_and_moves_nothing(make: Callable[..., Chain]) -> None:
+    first = make("r1", 1.0)
+    first.promote(*first.ready())
+    second = make("r2", 2.0)
+    read = second.ready(PASSED.model_copy(update={"champion": 1}))
+    run = second.run
+    away = run.settings.model_copy(update={"triton_grpc_port": 9, "timeout_s": 1.0})
+    second.run = type(run)(run.id, run.pipeline, away, run.spec_path)
     with pytest.raises(Unavailable, match="Triton does not answer"):
-        one.promote(*read)
+        second.promote(*read)
+    config = Live(first.run.settings, first.spec.name).as_kept()
+    assert config["parameters"]["version"]["string_value"] == "1"
