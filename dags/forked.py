@@ -19,7 +19,6 @@ from pathlib import Path
 from threading import Thread
 from typing import NoReturn
 
-
 _ALIVE = 3  # the file that ends with the parent
 
 

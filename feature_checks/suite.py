@@ -76,7 +76,11 @@ def validate_suite(folder: Path, name: str, columns: tuple[str, ...], notes: Sto
         for column in columns_named(item):
             if column not in columns:
                 near = difflib.get_close_matches(column, columns, n=1)
-                remedy = f"did you mean {near[0]!r}?" if near else "remove the expectation, or bring the column back"
+                remedy = (
+                    f"did you mean {near[0]!r}?"
+                    if near
+                    else "remove the expectation, or bring the column (data.drop leaves it out?)"
+                )
                 problems.append(Problem(f"the rows have no column {column!r}", _where(suite, index), remedy))
     if problems:
         raise Invalid(problems)

@@ -17,6 +17,7 @@ from multiprocessing.synchronize import Semaphore
 from threading import Lock, Thread
 
 from pipeline.errors import SlipwayError, Unavailable
+from pipeline.threads import cores
 
 Tell = Callable[..., None]  # told of a task's key and state
 log = logging.getLogger("slipway")
@@ -24,7 +25,7 @@ log = logging.getLogger("slipway")
 
 def at_once(chains: int) -> int:
     """How many of so many chains are under way at a time: for each a core that this process may use."""
-    return min(chains, len(os.sched_getaffinity(0)))
+    return min(chains, cores())
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pipeline.errors import Invalid
 from pipeline.program import Program
 from pipeline.settings import PREFIX, Settings
 from pipeline.sweep import mark
+from pipeline.threads import cores
 
 _USER = "admin"
 
@@ -30,7 +31,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "DEEPEVAL_DISABLE_DOTENV": "1",
         "GX_ANALYTICS_ENABLED": "false",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__PARALLELISM": str(max(2, cores())),  # by which candidates share the memory
         "PYTHONDONTWRITEBYTECODE": "",  # without byte-code each start takes 2-4 times as long
     }
 

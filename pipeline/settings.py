@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import Invalid, Problem
 
 PREFIX = "SLIPWAY_"
+LEAST_MEMORY_GIB = 0.0625
 
 
 def _root() -> Path:
@@ -71,11 +72,17 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, description="threads of a fit, and of a check (0: one for each core)")
     memory_gib: float = Field(
         default=0.0,
-        ge=0,
         allow_inf_nan=False,
         description="memory of a fit or check, in GiB (0: half of the machine's or pod's, shared by the candidates)",
     )
     timeout_s: float = Field(default=30.0, gt=0, description="deadline for one call to an outside server")
+
+    @field_validator("memory_gib")
+    @classmethod
+    def _enough(cls, value: float) -> float:
+        if value and value < LEAST_MEMORY_GIB:
+            raise ValueError(f"0 or at least {LEAST_MEMORY_GIB} GiB: less holds no batch of rows")
+        return value
 
     def model_post_init(self, _: object) -> None:
         """Fill the defaults that follow from other fields."""

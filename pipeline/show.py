@@ -81,8 +81,8 @@ class Board:
         return table
 
 
-def verdict(summary: Summary, answers: tuple[tuple[str, str], ...]) -> RenderableType:
-    """Candidates, gates, times and the end of a run; `answers` are the last lines, as (label, text)."""
+def verdict(summary: Summary) -> RenderableType:
+    """Candidates, gates, times and the end of a run."""
     parts: list[RenderableType] = []
     if summary.checks:
         parts += _checks(summary.checks)
@@ -92,7 +92,7 @@ def verdict(summary: Summary, answers: tuple[tuple[str, str], ...]) -> Renderabl
         parts.append(gates_table(summary.gates))
     if summary.tasks:
         parts.append(_times(summary))
-    parts.append(_end(summary, answers))
+    parts.append(_end(summary))
     return Group(*parts)
 
 
@@ -169,7 +169,7 @@ def _times(summary: Summary) -> Table:
     return table("Time by step", ("step", "total", "fitting", "pipeline's own"), rows)
 
 
-def _end(summary: Summary, answers: tuple[tuple[str, str], ...]) -> Panel:
+def _end(summary: Summary) -> Panel:
     colour = {"promoted": "green", "rejected": "yellow", "incomplete": "red"}[summary.outcome]
     grid = Table.grid(padding=(0, 2))
     if summary.promotion:
@@ -178,8 +178,6 @@ def _end(summary: Summary, answers: tuple[tuple[str, str], ...]) -> Panel:
         grid.add_row("champion", Text(f"{end.name} version {end.version}{kept}"))
     for reason in summary.reasons:
         grid.add_row("reason", Text(reason))
-    for label, text in answers:
-        grid.add_row(label, Text(text, overflow="fold"))
     return Panel(
         grid, title=f"{summary.pipeline} {summary.run}: {summary.outcome}", title_align="left", border_style=colour
     )

@@ -96,6 +96,8 @@ def _problem(item: Any, root: yaml.Node | None, where: str, model: type[BaseMode
     place = f"{where}:{line}: {dotted}" if line else f"{where}: {dotted}"
     if item["type"] == "extra_forbidden":
         known = _known_keys(model, loc[:-1])
+        if loc[-1] in known:
+            return Problem(f"the key {loc[-1]!r} is of another kind", place, "remove it, or change the kind")
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
         return Problem(f"unknown key {loc[-1]!r}", place, remedy)

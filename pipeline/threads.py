@@ -1,4 +1,4 @@
-"""How the threads of libraries share a machine."""
+"""The cores of a machine, and how the threads of libraries share them."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def share_cores() -> None:
     To be called before a library that brings OpenMP is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from contextlib import AbstractContextManager
 
@@ -15,6 +14,7 @@ from pipeline.serving_rules import BlueGreen, Canary, Rollout
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.supervisor import Supervisor
+from pipeline.threads import cores
 from serving.live import Live
 from serving.manifests import Version
 from serving.model_config import FILE
@@ -45,7 +45,7 @@ class EmbeddedPlane:
 
     def cores(self) -> int:
         """See `Plane`."""
-        return len(os.sched_getaffinity(0))
+        return cores()
 
     def has_gpu(self) -> bool:
         """See `Plane`. Its backends are built for processors."""

@@ -78,7 +78,7 @@ def _backends(spec: PipelineSpec, model: ModelVersionRef, serving: Plane) -> tup
     """What can answer for the version, the graph first; and why TensorRT cannot, where the spec asks for it."""
     asked = spec.export.tensorrt is not None
     if model.trees is not None:
-        return ("onnxruntime", "xgboost"), "; no TensorRT plan: it has no trees" if asked else ""
+        return ("onnxruntime", "xgboost"), "; TensorRT makes no plan of trees" if asked else ""
     if asked and serving.has_gpu():
         return ("onnxruntime", "tensorrt"), ""
     return ("onnxruntime",), "; no TensorRT plan: no GPU serves" if asked else ""

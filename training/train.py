@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipeline.refs import CheckReport, DatasetRef, LoggedModelRef, Validation
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec, XGBoost
 from pipeline.step import main
+from pipeline.threads import cores
 from training.engine import Work, fit
 from training.features import Features
 from training.models.base import FEATURES_FILE, Model, Trainer
@@ -55,7 +55,7 @@ def train(spec: PipelineSpec, dataset: DatasetRef, checks: CheckReport, run: Run
         features = rows.features
         begin = time.monotonic()
         small = rows.count * len(features.names) < SMALL
-        threads = 1 if small else run.settings.threads or len(os.sched_getaffinity(0))
+        threads = 1 if small else run.settings.threads or cores()
         trainer = _trainer(candidate, features, threads)
         tuned, fitted, sampled = fit(Work(spec, candidate, dataset, rows, trainer, run))
     fit_s = time.monotonic() - begin

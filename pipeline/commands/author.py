@@ -32,9 +32,9 @@ def init(
 ) -> None:
     """Profile rows, and write a spec and an expectation suite to edit."""
     with session(json) as this:
-        report = room("feature_checks.profile:init")(
-            data, target, this.settings, name=name, table=table, query=query, password_env=password_env, force=force
-        )
+        options = {"name": name, "table": table, "query": query, "password_env": password_env, "force": force}
+        with this.console.status("reading the rows"):
+            report = room("feature_checks.profile:init")(data, target, this.settings, **options)
 
         def show() -> None:
             out = this.console
@@ -67,7 +67,8 @@ def validate(
         for name in names:
             try:
                 path = find_spec(this.settings, name)
-                checked.append(validate_spec(this.settings, path, load_spec(path), data))
+                with this.console.status(f"reading {path.stem}"):
+                    checked.append(validate_spec(this.settings, path, load_spec(path), data))
             except SlipwayError as error:
                 problems += error.problems
         if problems:
@@ -110,7 +111,7 @@ def _engines_are_here(spec: PipelineSpec) -> None:
         return
     asking = [number for number, candidate in enumerate(spec.candidates) if candidate.engine.kind == "ray"]
     if asking:
-        remedy = "pip install 'slipway[ray]', or leave engine out"
+        remedy = "pip install '.[ray]', or leave engine out"
         raise Invalid([Problem("Ray is not installed", f"candidates.{at}.engine", remedy) for at in asking])
 
 

@@ -42,7 +42,8 @@ def run(
     with session(json) as this:
         path, loaded = _load(this.settings, spec, Overrides(source=source, trials=trials, budget_s=budget_s, seed=seed))
         if run_id is None:
-            validate_spec(this.settings, path, loaded, data=True)
+            with this.console.status("reading the rows"):
+                validate_spec(this.settings, path, loaded, data=True)
         elif pinned_spec(Run(run_id, loaded.name, this.settings, path)) is None:
             where = f"run {run_id} of {loaded.name}"
             raise Invalid(
@@ -136,7 +137,9 @@ def _finish(this: Session, run: Run, names: tuple[str, ...], failure: SlipwayErr
     value = summary.model_dump(mode="json") | {"addresses": dict(answers), "curl": curl}
 
     def show() -> None:
-        this.console.print(verdict(summary, answers))
+        this.console.print(verdict(summary))
+        for label, text in answers:
+            this.console.print(f"{label:<8} {text}", soft_wrap=True, markup=False)
         if curl:
             this.console.print("\nPredict with:", style="bold")
             this.console.print(curl, soft_wrap=True, markup=False)

@@ -18,6 +18,7 @@ from pipeline.programs import airflow_credentials
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
 from pipeline.sweep import marked
+from pipeline.threads import cores
 
 pytestmark = pytest.mark.stack
 
@@ -136,7 +137,7 @@ def test_airflow_listens_on_this_machine_alone_and_keeps_its_mark(airflow_settin
     ]
     assert (airflow_settings.host, airflow_settings.airflow_port) in listening
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {airflow_settings.host}
-    assert sum("LocalExecutor" in " ".join(process.cmdline()) for process in processes) == 4
+    assert sum("LocalExecutor" in " ".join(process.cmdline()) for process in processes) == max(2, cores())
     url = f"{airflow_settings.airflow_url}/api/v2/monitor/health"
     until(lambda: {part["status"] for part in httpx.get(url, trust_env=False).json().values()} == {"healthy"})
 

@@ -266,10 +266,12 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     assert (found.home, found.mlflow_uri, found.store) == (tmp_path, "http://127.0.0.1:5055", str(tmp_path / "store"))
     monkeypatch.setenv("SLIPWAY_MLFLOW_PORT", "many")
     monkeypatch.setenv("SLIPWAY_TIMEOUT_S", "-1")
-    monkeypatch.setenv("SLIPWAY_MEMORY_GIB", "inf")
+    for value in ("inf", "-1", "0.001"):
+        monkeypatch.setenv("SLIPWAY_MEMORY_GIB", value)
+        with pytest.raises(Invalid, match=f"SLIPWAY_MEMORY_GIB: .*{value}"):
+            read_settings()
     with pytest.raises(Invalid) as refused:
         read_settings()
-    assert "SLIPWAY_MEMORY_GIB" in str(refused.value)
     assert "SLIPWAY_MLFLOW_PORT" in str(refused.value)
     assert "SLIPWAY_TIMEOUT_S" in str(refused.value)
 

@@ -38,7 +38,7 @@ def cluster(engine: Ray, settings: Settings) -> Iterator[None]:
         try:
             import ray  # noqa: PLC0415 (an extra; it reads the environment when it is imported)
         except ImportError as error:
-            raise Invalid("Ray is not installed", "candidates.engine", "pip install 'slipway[ray]'") from error
+            raise Invalid("Ray is not installed", "candidates.engine", "pip install '.[ray]'") from error
         if not address:
             stack.callback(sweep, home)
         stack.callback(ray.shutdown)
