@@ -39,7 +39,9 @@ def main(
             for way, what in STEPS.items():
                 if size <= most[way]:
                     measured.append(_measure(way, what, folder, rows, rounds, memory_gib))
-                    console.print(f"{rows:,} rows, {way}: {measured[-1].gib:.2f} GiB, {measured[-1].seconds:.0f} s")
+                    console.print(
+                        f"{rows:,} rows, {way}: {measured[-1].own_gib:.2f} of {measured[-1].gib:.2f} GiB, {measured[-1].seconds:.0f} s"
+                    )
         _keep(measured, rounds, memory_gib, out)  # what is measured is kept, though a larger size may not end
     console.print(report(measured, rounds, memory_gib), markup=False)
 
@@ -58,7 +60,7 @@ def _measure(way: str, what: str, folder: Path, rows: int, rounds: int, memory_g
     if done.returncode:
         raise SystemExit(done.stderr)
     said = json.loads(done.stdout.splitlines()[-1])
-    return Measured(way, rows, said["gib"], said["seconds"])
+    return Measured(way, rows, said["gib"], said["own_gib"], said["seconds"])
 
 
 if __name__ == "__main__":
