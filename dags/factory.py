@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -33,7 +34,6 @@ def build(spec: PipelineSpec, spec_path: Path, settings: Settings) -> DAG:
         description=spec.description or f"{spec.task.kind} of {spec.data.target}",
         doc_md=_page(spec, spec_path),
         tags=["slipway", *spec.tags],
-        params=trigger_form(),
         default_args={"owner": spec.owner, "retries": spec.retries, "retry_delay": RETRY_DELAY},
     ) as dag:
         operators = {task.key: _operator(task, spec_path, settings) for task in tasks(names)}
@@ -45,6 +45,7 @@ def build(spec: PipelineSpec, spec_path: Path, settings: Settings) -> DAG:
                 task_id=APPROVE, pipeline=spec.name, spec_path=str(spec_path), settings=settings
             )
             operators["gate"] >> approve >> operators["promote"]
+    dag.params.update(trigger_form())  # not before: each operator would copy it, a few times
     return dag
 
 
@@ -86,9 +87,8 @@ def build_rollback(settings: Settings) -> DAG:
 
 def trigger_form() -> dict[str, Param]:
     """Airflow's form for what one run may change: one typed Param for each field of `Overrides`."""
-    fields = Overrides.model_json_schema()["properties"]
     form = {}
-    for name, field in fields.items():
+    for name, field in _fields().items():
         kinds = field.get("anyOf", [field])
         value = next(kind for kind in kinds if kind["type"] != "null")
         bounds = {key: bound for key, bound in value.items() if key != "type"}
@@ -96,6 +96,11 @@ def trigger_form() -> dict[str, Param]:
             None, type=[value["type"], "null"], title=name, description=field.get("description", ""), **bounds
         )
     return form
+
+
+@cache
+def _fields() -> dict[str, Any]:
+    return dict(Overrides.model_json_schema()["properties"])
 
 
 def _operator(task: Task, spec_path: Path, settings: Settings) -> Any:

@@ -52,6 +52,7 @@ def report(measured: Measured, load_before: float, threads: int, peers: Mapping[
         f"peers: {'; '.join(' '.join(packages) for packages in peers.values())}.",
         "",
     ]
+    lines += _goals(max(measured), measured[max(measured)])
     for size in sorted(measured, reverse=True):
         lines += [f"## {size:,} rows", "", *_table(measured[size]), ""]
     lines += [
@@ -65,6 +66,29 @@ def report(measured: Measured, load_before: float, threads: int, peers: Mapping[
         "",
     ]
     return "\n".join(lines)
+
+
+def _goals(size: int, measured: dict[str, list[Measurement]]) -> list[str]:
+    """What was wanted, and what came of it at the largest size."""
+    whole = {way: median(run.seconds for run in runs) for way, runs in measured.items()}
+    judging = {way: median(run.judging_s for run in measured[way]) for way in (SLIPWAY, BARE)}
+    scans = judging[SLIPWAY] / judging[BARE]
+    lines = [
+        f"Goals, at {size:,} rows:",
+        "",
+        f"- judged within 2 times the bare scan: {_word(scans <= 2)}, {scans:.2f} times;",
+    ]
+    if GX_PANDAS in whole:
+        faster, limit = whole[GX_PANDAS] / whole[SLIPWAY], whole[GX_PANDAS] / whole[BARE]
+        lines.append(
+            f"- 20 times as fast as Great Expectations on pandas: {_word(faster >= 20)}, {faster:.1f} times (whole processes); "
+            f"the bare scan is {limit:.1f} times as fast."
+        )
+    return [*lines, ""]
+
+
+def _word(is_met: bool) -> str:
+    return "met" if is_met else "missed"
 
 
 def _table(measured: dict[str, list[Measurement]]) -> list[str]:
