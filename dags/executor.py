@@ -17,10 +17,19 @@ from typing import Any
 from airflow.executors import local_executor
 from airflow.utils.state import TaskInstanceState
 
-from pipeline.graph import STEPS, later
+from pipeline.graph import STEPS
 from pipeline.settings import read_settings
 from pipeline.threads import share_cores
 
+LATER = (  # what steps import when they come to it, by the seconds that it takes
+    "torch",
+    "mlflow.models",
+    "onnxscript",
+    "model_signing.signing",
+    "xgboost",
+    "onnxmltools",
+    "sklearn.model_selection",
+)
 ENDS = {TaskInstanceState.SUCCESS, TaskInstanceState.FAILED}
 
 
@@ -31,7 +40,7 @@ class LocalExecutor(local_executor.LocalExecutor):  # type: ignore[misc]
         """See the parent."""
         if read_settings().runtime == "local":  # in pods, elsewhere
             share_cores()
-            for module in (*(step.module for step in STEPS), *later({"torch", "xgboost"})):
+            for module in (*(step.module for step in STEPS), *LATER):
                 import_module(module)
         self._lives: Counter[Any] = Counter()
         super().start()

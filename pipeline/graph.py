@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -170,10 +169,3 @@ def task_upstream(task: Task, candidates: tuple[str, ...]) -> tuple[Task, ...]:
         else:
             before.extend(Task(other, candidate) for candidate in candidates)
     return tuple(before)
-
-
-def later(kinds: Collection[str]) -> tuple[str, ...]:
-    """Modules that steps import when they come to it, for candidates of these kinds: each takes up to a second."""
-    own = {"torch": ("torch", "onnxscript"), "xgboost": ("xgboost", "onnxmltools")}
-    found = (module for kind in sorted(kinds) for module in own[kind])
-    return (*found, "mlflow.models", "model_signing.signing", "sklearn.model_selection")
