@@ -250,7 +250,7 @@ def _members_of_zip(file: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes] | Non
         for member in archive.infolist():  # one that is named as a folder may have content too
             try:
                 yield member.filename, member.file_size, archive.open(member)
-            except (RuntimeError, NotImplementedError):
+            except RuntimeError:  # a password, or a compression that Python does not know (NotImplementedError is one)
                 yield member.filename, member.file_size, None
 
 

@@ -101,7 +101,7 @@ class Gate(BaseMetric):  # type: ignore[misc]
 
     def judge(self) -> Verdict:
         """The verdict on the evidence, which is each gate's own. Raises Unavailable when a server does not answer."""
-        raise NotImplementedError
+        raise NotImplementedError  # DeepEval's class is no ABC, whose methods Python would ask for
 
     def measure(self, test_case: LLMTestCase, *args: Any, **kwargs: Any) -> float:
         """DeepEval's entry: 1 when passed. What cannot be judged is refused."""
