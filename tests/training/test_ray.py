@@ -125,5 +125,5 @@ def test_no_process_outlives_a_step_that_is_ended(how: signal.Signals, tmp_path:
 
 def test_without_ray_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(Invalid, match=r"Ray is not installed .*pip install 'slipway\[ray\]'"):
+    with pytest.raises(Invalid, match=r"Ray is not installed .*pip install '\.\[ray\]'"):
         fit(asked("xgboost", TWO, Settings(home=tmp_path), trials=1).work)
