@@ -59,9 +59,19 @@ class TrainingRows:
         """Whether all of them may be in memory."""
         return self.count <= self.fitting
 
-    def matrices(self) -> Iterator[tuple[Floats, Target]]:
-        """(rows, width) float32 and (rows,) float64 of each batch, in the snapshot's order."""
-        return map(self._matrix, self._frames())
+    def matrices(self, least: int = 1) -> Iterator[tuple[Floats, Target]]:
+        """(rows, width) float32 and (rows,) float64 of each batch, in the snapshot's order.
+
+        Batches are joined until they have `least` rows; the last has as many as are left.
+        """
+        parts: list[tuple[Floats, Target]] = []
+        for part in map(self._matrix, self._frames()):
+            parts.append(part)
+            if sum(len(y) for _, y in parts) >= least:
+                whole, parts = _joined(parts), []
+                yield whole
+        if parts:
+            yield _joined(parts)
 
     def sample(self) -> tuple[Floats, Target]:
         """The matrix and target of all rows if they fit, else of those that do, drawn by the hash of their content.
@@ -69,8 +79,7 @@ class TrainingRows:
         The same rows are drawn each time, and no class is left out.
         """
         parts = [*self.matrices()] if self.fit else [self._matrix(frame) for frame in self._drawn()]
-        x, y = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return x, y
+        return _joined(parts)
 
     def shuffled(self, draw: np.random.Generator) -> Iterator[tuple[Floats, Target]]:
         """Batches in which rows of several row groups are mixed: each row once, in another order at each call."""
@@ -107,3 +116,8 @@ class TrainingRows:
     def _matrix(self, frame: pd.DataFrame) -> tuple[Floats, Target]:
         schema = self.dataset.row_schema
         return self.features.matrix(to_tensors(frame, schema, "snapshot")), encode_target(frame, schema)
+
+
+def _joined(parts: list[tuple[Floats, Target]]) -> tuple[Floats, Target]:
+    x, y = parts[0] if len(parts) == 1 else (np.concatenate(part) for part in zip(*parts, strict=True))
+    return x, y

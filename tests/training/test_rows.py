@@ -81,6 +81,12 @@ def test_the_matrix_is_that_of_the_rows_at_once(kept: Callable) -> None:
     assert len(list(rows.matrices())) > 5
     x, y = rows.sample()
     assert rows.fit
+    pages = list(rows.matrices(1000))
+    sizes = [len(part) for _, part in pages]
+    assert len(sizes) == 3
+    assert all(1000 <= size < 1500 for size in sizes[:-1])
+    for at, whole in enumerate((x, y)):
+        np.testing.assert_array_equal(np.concatenate([page[at] for page in pages]), whole)
     np.testing.assert_array_equal(x, features.matrix(to_tensors(train, schema)))
     np.testing.assert_array_equal(y, encode_target(train, schema))
 

@@ -22,6 +22,7 @@ from training.rows import TrainingRows
 
 MODEL_FILE, META_FILE = "model.ubj", "model.json"
 BIN_BYTES, ROW_BYTES = 6, 48  # of a matrix of bins: of a value, wherever one is missing, and beside them of a row
+PAGE_ROWS = 2**20  # of the bins on disk, where so many may be in memory
 PATIENCE = 50  # rounds without a better validation loss
 OBJECTIVES: dict[TaskKind, tuple[str, str]] = {
     "binary": ("binary:logistic", "logloss"),
@@ -147,8 +148,8 @@ class BoostedTrainer:
         in_memory = rows.count * (len(self.kinds) * BIN_BYTES + ROW_BYTES) <= rows.memory_bytes
         with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
             kind = xgb.QuantileDMatrix if in_memory else xgb.ExtMemQuantileDMatrix
-            batches = _Batches(rows, self.kinds, None if in_memory else f"{folder}/bins")
-            train = kind(batches, enable_categorical=True, nthread=self.threads)
+            pages = _Pages(rows, self.kinds, None if in_memory else f"{folder}/bins")
+            train = kind(pages, enable_categorical=True, nthread=self.threads)
             booster = xgb.train(options, train, length)
             del train  # before its files
         return Fitted(Boosted(_plain(booster), self.schema.task, self.kinds), booster.num_boosted_rounds())
@@ -204,13 +205,14 @@ class BoostedTrainer:
         return "cpu"
 
 
-class _Batches(xgb.DataIter):  # type: ignore[misc]
-    """Rows as XGBoost asks for them, a few times over."""
+class _Pages(xgb.DataIter):  # type: ignore[misc]
+    """Rows as XGBoost asks for them, a few times over: few large pages, for it keeps a buffer by page and node."""
 
     def __init__(self, rows: TrainingRows, kinds: tuple[str, ...], cache: str | None) -> None:
         super().__init__(cache_prefix=cache)
         self._rows, self._kinds = rows, list(kinds)
-        self._matrices = rows.matrices()
+        self._least = min(PAGE_ROWS, rows.fitting)
+        self.reset()
 
     def next(self, input_data: Callable[..., None]) -> bool:
         """Whether there was one more batch."""
@@ -222,7 +224,7 @@ class _Batches(xgb.DataIter):  # type: ignore[misc]
 
     def reset(self) -> None:
         """From the first batch again."""
-        self._matrices = self._rows.matrices()
+        self._matrices = self._rows.matrices(self._least)
 
 
 class _Deadline(xgb.callback.TrainingCallback):  # type: ignore[misc]
