@@ -70,7 +70,7 @@ def _judged(store: Store, record: PromotionRecord) -> PromotionRecord | None:
 def _held_out(store: Store, dataset: DatasetRef, spec: PipelineSpec) -> pd.DataFrame:
     """The first held-out rows of a snapshot, in its order; no more of it is read than is needed."""
     found: list[pd.DataFrame] = []
-    with store.local(dataset.key) as path, pq.ParquetFile(path) as file:
+    with store.local(dataset.key) as path, pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(READ):
             frame = batch.to_pandas()
             mask: npt.NDArray[np.bool_] = held_out(split_part(frame, dataset.row_schema), spec.split, dataset.rows)

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 import sys
 import time
 from pathlib import Path
 from pkgutil import resolve_name
+
+from benchmarks.peak import peak_mib
 
 
 def main(what: str, count: int, folder: Path) -> None:
     """Prepare, work, and print what it took."""
     logging.disable(logging.WARNING)
     work = resolve_name(what)(count, folder)
-    held, cpu, begin = _memory_mib(), time.process_time(), time.perf_counter()
+    held, cpu, begin = peak_mib(), time.process_time(), time.perf_counter()
     work()
     seconds, cpu_s = time.perf_counter() - begin, time.process_time() - cpu
-    print(json.dumps({"cpu_s": cpu_s, "seconds": seconds, "peak_mib": _memory_mib() - held}))
-
-
-def _memory_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"cpu_s": cpu_s, "seconds": seconds, "peak_mib": peak_mib() - held}))
 
 
 if __name__ == "__main__":

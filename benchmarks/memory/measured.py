@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
+from benchmarks.peak import peak_mib
 from pipeline.threads import share_cores
 
 SPEC = """version: 1
@@ -84,7 +84,7 @@ def main(what: str, source: Path, home: Path, rounds: int, memory_gib: float) ->
     Thread(target=watch_own, args=(own,), daemon=True).start()
     begin = time.perf_counter()
     work()
-    seconds, peak = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    seconds, peak = time.perf_counter() - begin, peak_mib() / 1024
     sys.stdout.write(json.dumps({"seconds": seconds, "gib": peak, "own_gib": max(own)}) + "\n")
 
 

@@ -37,7 +37,7 @@ def report(measured: list[Measured], rounds: int, memory_gib: float) -> str:
         f"of two classes. Slipway's steps as they are run, with `SLIPWAY_MEMORY_GIB={memory_gib:g}`: the snapshot; XGBoost with",
         f"one trial and at most {rounds} rounds; TabM with one trial and one epoch. Beside them what is usual: `pandas.read_parquet`,",
         f"`train_test_split`, `XGBClassifier(n_estimators={rounds})`. Peak is the most resident memory of the process",
-        "(`ru_maxrss`), Python and all libraries included; with it are files that are mapped, such as XGBoost's bins on the",
+        "(`VmHWM`), Python and all libraries included; with it are files that are mapped, such as XGBoost's bins on the",
         "disk, which the kernel drops where memory is short. Own is the peak without them (`RssAnon`, each 20 ms).",
         "Each is one run in a process of its own.",
         "",
