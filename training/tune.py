@@ -88,6 +88,7 @@ def tune(
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(4, candidate.trials // 3)),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=0),
     )
+    study.enqueue_trial(trainer.defaults())  # asked of the study, so that the sampler learns from it
     answers = (drive or one_by_one)(study, search, candidate, log)
     if not answers:
         raise Invalid(
@@ -136,8 +137,8 @@ class Search:
     deadline: float
 
     def suggest(self, trial: optuna.Trial) -> Params:
-        """The parameters of a trial: of the first, the defaults."""
-        params = self.trainer.suggest(trial) if trial.number else self.trainer.defaults()
+        """The parameters of a trial."""
+        params = self.trainer.suggest(trial)
         trial.set_user_attr("params", params)
         return params
 

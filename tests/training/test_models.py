@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 from pipeline.columns import RowSchema
@@ -35,6 +36,18 @@ def data(table: Callable, task: str) -> tuple[Features, Fold, RowSchema]:
     features = fit_features(frame, schema)
     x, y = features.matrix(tensors), encode_target(frame, schema)
     return features, Fold(x[:180], y[:180], x[180:], y[180:]), schema
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_search_begins_with_the_defaults_and_learns_from_them(kind: str, table: Callable) -> None:
+    one = trainer(kind, data(table, "binary")[0])
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=7, n_startup_trials=1))
+    study.enqueue_trial(one.defaults())
+    first = study.ask()
+    assert one.suggest(first) == one.defaults()
+    study.tell(first, 1.0)
+    second = study.ask()
+    assert second.relative_params.keys() == one.suggest(second).keys()  # drawn together
 
 
 @pytest.mark.parametrize("task", TASKS)
