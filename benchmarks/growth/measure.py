@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from pkgutil import resolve_name
 
-from benchmarks.peak import peak_mib
+from benchmarks.machine import peak_mib
 
 
 def main(what: str, count: int, folder: Path) -> None:

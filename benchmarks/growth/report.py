@@ -6,11 +6,13 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from importlib.metadata import version
 from math import log
 from statistics import median
 
 from matplotlib.figure import Figure
+
+from benchmarks.machine import machine
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Point:
 
 
 ACROSS = 4  # panels of the plot
+LIBRARIES = ("apache-airflow", "mlflow", "optuna", "pandas", "pyarrow", "xgboost-cpu")
 Measured = Mapping[str, Sequence[Point]]
 
 
@@ -37,9 +40,9 @@ def report(measured: Measured, told: Mapping[str, str], load_before: float) -> s
         "beside its other work. The power is the slope of CPU seconds over count, both logarithmic, between the last two",
         "points: 1 is linear.",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}; {os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python",
-        f"{platform.python_version()}; load average {load_before:.1f} before, {os.getloadavg()[1]:.1f} at the end (five",
-        f"minutes); median of {repeats}.",
+        f"{machine()}; load average {load_before:.1f}",
+        f"before, {os.getloadavg()[1]:.1f} at the end (five minutes); median of {repeats}. Python {platform.python_version()},",
+        f"{', '.join(f'{name} {version(name)}' for name in LIBRARIES)}.",
         "",
     ]
     for name, points in measured.items():

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
-from benchmarks.peak import peak_mib
+from benchmarks.machine import peak_mib
 from pipeline.threads import share_cores
 
 SPEC = """version: 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 import psutil
 from matplotlib.figure import Figure
+
+from benchmarks.machine import machine
 
 SNAPSHOT, XGBOOST, TORCH = "slipway: snapshot", "slipway: train xgboost", "slipway: train torch"
 EVERYONE = "pandas, XGBClassifier"
@@ -41,8 +41,8 @@ def report(measured: list[Measured], rounds: int, memory_gib: float) -> str:
         "disk, which the kernel drops where memory is short. Own is the peak without them (`RssAnon`, each 20 ms).",
         "Each is one run in a process of its own.",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}; {_processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB,",
-        f"{platform.system()} {platform.machine()}; load average {os.getloadavg()[2]:.1f} at the end (fifteen minutes): seconds are",
+        f"{machine()}, {psutil.virtual_memory().total / 2**30:.0f} GiB;",
+        f"load average {os.getloadavg()[2]:.1f} at the end (fifteen minutes): seconds are",
         "those of a machine that does other work too, and tell of an order of magnitude; peaks do not depend on it.",
         f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in LIBRARIES)}.",
         "",
@@ -72,9 +72,3 @@ def plot(measured: list[Measured], memory_gib: float) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
-
-
-def _processor() -> str:
-    cpu = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
+
+from benchmarks.machine import machine
 
 HERE, ONE, TWO = "one process", "Ray, 1 worker", "Ray, 2 workers"
 
@@ -35,7 +35,7 @@ def report(measured: Measured, work: str, load_before: float) -> str:
         f"XGBoost on drawn rows of {work}. One core for the one process and for each worker; a cluster is started for each fit",
         "and ended with it, which is part of the time. The order turns with each repeat.",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}; {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()};",
+        f"{machine()};",
         f"load average {load_before:.1f} before, {os.getloadavg()[1]:.1f} at the end (five minutes; the first is other work);",
         f"{repeats} repeats; Python {platform.python_version()}, ray {version('ray')}, xgboost-cpu {version('xgboost-cpu')}.",
         "",
@@ -80,9 +80,3 @@ def _row(measured: Measured, rows: int, way: str) -> str:
     ratio = "1" if way == HERE else f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
     auc = median(one.auc for one in found)
     return f"| {rows:,} | {way} | {median(seconds):.1f} | {min(seconds):.1f}-{max(seconds):.1f} | {ratio} | {auc:.4f} |"
-
-
-def _processor() -> str:
-    cpu = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()

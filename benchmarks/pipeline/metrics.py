@@ -6,7 +6,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -16,6 +15,7 @@ import typer
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
+from benchmarks.machine import machine
 from benchmarks.pipeline.__main__ import project
 from pipeline import stack
 from pipeline.registry import Registry
@@ -80,7 +80,7 @@ def _page(took: dict[str, list[float]], repeats: int, before: float) -> str:
             "# Ten thousand values of a metric",
             "",
             f"MLflow {version('mlflow')}, one worker, SQLite; {repeats} repeats, interleaved; one by one is measured with",
-            f"{BY_ONE} values and counted up. {datetime.now(UTC):%Y-%m-%d}; {os.cpu_count()} cores, load average {before:.1f}",
+            f"{BY_ONE} values and counted up. {machine()}; load average {before:.1f}",
             f"before, {os.getloadavg()[1]:.1f} at the end (five minutes).",
             "",
             "| way | seconds for 10,000, median | range | ratio |",

@@ -6,12 +6,12 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
+
+from benchmarks.machine import machine
 
 BARE, SCRIPT, RUN, AIRFLOW = "bare script", "script with the same steps", "slipway run", "by Airflow"
 ONE_BY_ONE = (BARE, SCRIPT, "ZenML")  # ways that fit one model after the other
@@ -63,7 +63,7 @@ def report(measured: Measured, work: str, load_before: float, peers: Mapping[str
             "",
         ]
     lines += [
-        f"{datetime.now(UTC):%Y-%m-%d}; {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()};",
+        f"{machine()};",
         f"load average {load_before:.1f} before, {os.getloadavg()[1]:.1f} at the end (five minutes; the first is other work);",
         f"{repeats} repeats; Python {platform.python_version()}, {libraries}.",
         "",
@@ -126,9 +126,3 @@ def _row(measured: Measured, way: str) -> str:
 
 def _own(runs: list[Measurement], step: str) -> str:
     return f"{median(run.own[step] for run in runs):.1f}"
-
-
-def _processor() -> str:
-    cpu = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -6,12 +6,12 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
+
+from benchmarks.machine import machine
 
 SLIPWAY, BARE, PANDERA = "Slipway", "bare DuckDB", "pandera"
 GX_PANDAS, GX_SPARK = "GX on pandas", "GX on Spark"
@@ -46,7 +46,7 @@ def report(measured: Measured, load_before: float, threads: int, peers: Mapping[
         f"process of its own with {threads} threads; the order turns with each repeat. Peak memory is that of the process and its children,",
         "by samples; pages of the file that are mapped count too.",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}; {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()};",
+        f"{machine()};",
         f"load average {load_before:.1f} before, {os.getloadavg()[1]:.1f} at the end (five minutes; the first is other work);",
         f"Python {platform.python_version()}, {libraries};",
         f"peers: {'; '.join(' '.join(packages) for packages in peers.values())}.",
@@ -131,9 +131,3 @@ def plot(measured: Measured) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     seconds.legend(frameon=False, fontsize=8)
     return figure
-
-
-def _processor() -> str:
-    cpu = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()

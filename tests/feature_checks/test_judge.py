@@ -164,7 +164,7 @@ def test_what_great_expectations_has_read_it_is_not_asked_again(
 PROGRAM = """
 import sys
 from pathlib import Path
-from benchmarks.peak import peak_mib
+from benchmarks.machine import peak_mib
 from feature_checks.judge import run_suite
 from feature_checks.suite import validate_suite
 from pipeline.store import Store

@@ -207,7 +207,7 @@ import numpy as np, pandas as pd
 import training.models.boosted, training.snapshot, scipy.sparse  # what is loaded is not what grows
 from pathlib import Path
 from pipeline import batches
-from benchmarks.peak import peak_mib
+from benchmarks.machine import peak_mib
 from pipeline.batches import Spool
 from pipeline.infer import infer
 from pipeline.refs import DatasetRef
