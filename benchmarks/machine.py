@@ -12,7 +12,7 @@ def machine() -> str:
     """Today, the processor and how many cores it has, and the system."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor()
+    processor = names[0] if names else platform.machine()
     return (
         f"{datetime.now(UTC):%Y-%m-%d}; {processor}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
     )

@@ -17,7 +17,7 @@ from pipeline.run import Run
 from pipeline.spec import Split
 
 _GOLDEN, _MASK = 0x9E3779B97F4A7C15, 0xFFFFFFFFFFFFFFFF
-_BUFFER = 2**18  # bytes of a column that are read at once; what Arrow reads ahead is kept until the file is closed
+_BUFFER = 2**18  # bytes of a column that are read at once
 MIN_HOLDOUT = 8  # rows without which no metric of the held-out part means anything
 
 
@@ -39,6 +39,7 @@ def file_batches(
 
     `parts`: how many such batches the caller holds at once; each is smaller by as much.
     """
+    # not ahead: what Arrow has read ahead is kept until the file is closed
     with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
         size = max(1, batch_rows(len(file.schema_arrow)) // parts)
         for batch in file.iter_batches(size, groups, columns):

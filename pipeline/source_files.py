@@ -21,7 +21,7 @@ CONNECT_S, SILENCE_S, TOTAL_S = 10.0, 30.0, 600.0  # of an HTTP server: to conne
 _DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "sqlite", "mssql", "oracle", "duckdb", "snowflake")
 _NOT_ROWS = {b"\x1f\x8b": "gzip", b"PK": "zip or Excel", b"BZ": "bzip2", b"\x28\xb5\x2f\xfd": "Zstandard"}
 _REFUSED = (401, 403)
-_BUFFER = 2**20  # bytes of a column that are read at once; what Arrow reads ahead is kept until the file is closed
+_BUFFER = 2**20  # bytes of a column that are read at once
 
 
 def file_batches(source: str, base: Path, where: str) -> Iterator[pd.DataFrame]:
@@ -132,6 +132,7 @@ def _parquet(path: Path, where: str) -> Iterator[pd.DataFrame]:
     whole = {kind: pd.Int64Dtype() for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64())}
     whole |= {kind: pd.UInt64Dtype() for kind in (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())}
     try:
+        # not ahead: what Arrow has read ahead is kept until the file is closed
         with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_rows(len(file.schema_arrow))):
                 # whole numbers stay whole beside missing ones: a batch that has some reads them as one without

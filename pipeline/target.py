@@ -20,7 +20,7 @@ def encode_target(frame: pd.DataFrame, schema: RowSchema) -> npt.NDArray[np.floa
     """
     column = frame[schema.target]
     if schema.task == "regression":
-        return column.to_numpy(dtype=np.float64)
+        return column.to_numpy(dtype=np.float64, copy=True)  # a view would keep the frame alive
     index = {label: number for number, label in enumerate(schema.classes)}
     labels = category_strings(column)
     if unknown := sorted({str(label) for label in labels if label not in index}):

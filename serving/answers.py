@@ -28,7 +28,7 @@ from serving.triton import TritonClient
 
 log = logging.getLogger("slipway")
 ROWS = 64  # that are asked
-READ = 10_000  # rows of a snapshot that are read at once, until enough of them are held out
+READ, BUFFER = 10_000, 2**16  # rows, and bytes of a column, that are read at once until enough rows are held out
 
 
 def astray(settings: Settings, store: Store, record: PromotionRecord) -> str:
@@ -70,7 +70,7 @@ def _judged(store: Store, record: PromotionRecord) -> PromotionRecord | None:
 def _held_out(store: Store, dataset: DatasetRef, spec: PipelineSpec) -> pd.DataFrame:
     """The first held-out rows of a snapshot, in its order; no more of it is read than is needed."""
     found: list[pd.DataFrame] = []
-    with store.local(dataset.key) as path, pq.ParquetFile(path, pre_buffer=False) as file:
+    with store.local(dataset.key) as path, pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
         for batch in file.iter_batches(READ):
             frame = batch.to_pandas()
             mask: npt.NDArray[np.bool_] = held_out(split_part(frame, dataset.row_schema), spec.split, dataset.rows)

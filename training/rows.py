@@ -70,7 +70,7 @@ class TrainingRows:
             if sum(len(y) for _, y in parts) >= least:
                 whole, parts = _joined(parts), []
                 yield whole
-        if parts:
+        if any(len(y) for _, y in parts):
             yield _joined(parts)
 
     def sample(self) -> tuple[Floats, Target]:

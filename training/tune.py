@@ -137,7 +137,7 @@ class Search:
     deadline: float
 
     def suggest(self, trial: optuna.Trial) -> Params:
-        """The parameters of a trial."""
+        """The parameters of a trial, which are kept with it too."""
         params = self.trainer.suggest(trial)
         trial.set_user_attr("params", params)
         return params

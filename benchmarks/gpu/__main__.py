@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -19,6 +17,7 @@ import typer
 import xgboost as xgb
 from rich.console import Console
 
+from benchmarks.machine import machine
 from pipeline.columns import Column, RowSchema
 from pipeline.spec import Torch, XGBoost
 from training.features import Features
@@ -99,7 +98,7 @@ def _page(took: dict[tuple[str, str], list[float]], absent: list[str], rows: int
     lines = [
         "# On a GPU",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}; {torch.cuda.get_device_name(0)}, {os.cpu_count()} cores, {platform.machine()};",
+        f"{machine()}; {torch.cuda.get_device_name(0)};",
         f"torch {torch.__version__}, XGBoost {xgb.__version__}, onnxruntime {version('onnxruntime')}; {rows:,} rows of",
         f"{COLUMNS} columns; median of {len(next(iter(took.values())))}. PyTorch is in bfloat16 where the GPU has it.",
         "",

@@ -38,7 +38,7 @@ def report(measured: Measured, told: Mapping[str, str], load_before: float) -> s
         "",
         "Each measurement is of a fresh process. CPU seconds are what the work cost; seconds are what it took on this machine,",
         "beside its other work. The power is the slope of CPU seconds over count, both logarithmic, between the last two",
-        "points: 1 is linear.",
+        "points: 1 is linear. Memory is by how much the work has raised the peak of the process (`VmHWM`).",
         "",
         f"{machine()}; load average {load_before:.1f}",
         f"before, {os.getloadavg()[1]:.1f} at the end (five minutes); median of {repeats}. Python {platform.python_version()},",

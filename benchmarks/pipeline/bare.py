@@ -177,7 +177,7 @@ def tune(
     found: dict[int, tuple[Params, int]] = {}
 
     def objective(trial: optuna.Trial) -> float:
-        params = suggest(trial) if trial.number else defaults
+        params = suggest(trial)
         values, lengths = [], []
         for step, (train, valid) in enumerate(pairs):
             model, best = fit((x[train], y[train]), params, length, (x[valid], y[valid]))
@@ -195,6 +195,7 @@ def tune(
         sampler=optuna.samplers.TPESampler(seed=SEED, n_startup_trials=max(4, trials // 3)),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=0),
     )
+    study.enqueue_trial(defaults)
     study.optimize(objective, n_trials=trials)
     return found[study.best_trial.number]
 

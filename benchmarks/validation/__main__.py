@@ -39,7 +39,7 @@ PEERS = {
         "pyspark==4.3.0",
         f"pandas=={version('pandas')}",
     ],
-    PANDERA: ["pandera[polars]"],
+    PANDERA: ["pandera[polars]==0.35.0", "polars==2.1.0"],
 }
 
 

@@ -39,7 +39,7 @@ def data(table: Callable, task: str) -> tuple[Features, Fold, RowSchema]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_search_begins_with_the_defaults_and_learns_from_them(kind: str, table: Callable) -> None:
+def test_the_defaults_are_a_point_of_the_space_that_is_searched(kind: str, table: Callable) -> None:
     one = trainer(kind, data(table, "binary")[0])
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=7, n_startup_trials=1))
     study.enqueue_trial(one.defaults())

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import optuna
 import psutil
 import pytest
 from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).parent))
+from ray.tune.search import Searcher
 from ray_worlds import Asked, asked, held, joined
 
 from pipeline.engine import Local, Ray
@@ -26,7 +28,8 @@ from pipeline.sweep import marked
 from training.engine import fit
 from training.models.base import Fold
 from training.on_ray.cluster import cluster
-from training.tune import Tuned
+from training.on_ray.search import _Study
+from training.tune import Search, Tuned
 
 pytestmark = pytest.mark.stack
 HERE, TWO = Local(kind="local"), Ray(kind="ray", workers=2)
@@ -121,6 +124,19 @@ def test_no_process_outlives_a_step_that_is_ended(how: signal.Signals, tmp_path:
         while left := marked(tmp_path):
             assert time.monotonic() < deadline, left
             time.sleep(0.2)
+
+
+def test_the_first_trial_is_asked_for_however_late_it_is(tmp_path: Path) -> None:
+    work = asked("xgboost", TWO, Settings(home=tmp_path), trials=3).work
+    study, defaults = optuna.create_study(), work.trainer.defaults()
+    study.enqueue_trial(defaults)
+    x, y = work.rows.sample()
+    late = Search(work.trainer, work.dataset.row_schema, x, y, [], "log_loss", 7, time.monotonic() - 1)
+    trials = _Study(study, late, work.candidate, workers=2)
+    first = trials.suggest("a")
+    assert isinstance(first, dict)
+    assert (first["number"], first["params"]) == (0, defaults)
+    assert trials.suggest("b") == Searcher.FINISHED
 
 
 def test_without_ray_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from training.evaluate import evaluate
 from training.export import export
 from training.features import fit_features
 from training.models.base import Fold, Trainer, load_candidate
-from training.models.boosted import BoostedTrainer
+from training.models.boosted import BIN_BYTES, ROW_BYTES, BoostedTrainer, _Pages
 from training.models.neural import NeuralTrainer
 from training.rows import CLASS_ROWS, TrainingRows
 from training.snapshot import snapshot, write_parquet
@@ -131,6 +131,18 @@ def test_trees_of_one_batch_are_the_trees_of_the_matrix(kept: Callable) -> None:
         whole = trainer.fit(Fold(*rows.sample()), trainer.defaults(), 7, 10, None).model
         batch = trainer.fit_rows(rows, trainer.defaults(), 7, 10).model
         assert batch.booster.save_raw() == whole.booster.save_raw()  # type: ignore[attr-defined]
+
+
+def test_bins_on_disk_are_in_fewer_pages_than_batches(kept: Callable) -> None:
+    _, rows = kept("binary")
+    kinds = rows.features.kinds
+    little = replace(rows, memory_bytes=rows.count * (len(kinds) * BIN_BYTES + ROW_BYTES) - 1)
+    pages, sizes = _Pages(little, kinds, None), []
+    while pages.next(lambda data, label, feature_types: sizes.append((len(data), len(label)))):
+        pass
+    assert 1 < len(sizes) < len(list(little.matrices()))
+    assert all(data == label >= little.fitting for data, label in sizes[:-1])
+    assert sum(label for _, label in sizes) == rows.count
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])

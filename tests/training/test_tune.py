@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,11 +39,13 @@ class LineTrainer:
 
     pause_s: float = 0.0
     broken: bool = False
+    together: list[bool] = field(default_factory=list)
 
     def defaults(self) -> Params:
         return {"slope": 1.0}
 
     def suggest(self, trial: Any) -> Params:
+        self.together.append("slope" in trial.relative_params)
         return {"slope": trial.suggest_float("slope", 0.0, 4.0)}
 
     def fit(self, fold: Fold, params: Params, seed: int, length: int | None, deadline: float | None) -> Fitted:
@@ -66,6 +68,12 @@ def test_it_finds_what_is_better_and_repeats_itself() -> None:
     assert first.trials[0].params == {"slope": 1.0}
     assert (first.length, first.folds, len(first.trials)) == (10, 5, 12)
     assert first.trials[0].curve == (3.0, 2.0)
+
+
+def test_the_sampler_learns_from_every_trial_and_draws_parameters_together() -> None:
+    trainer = LineTrainer()
+    search(trainer)
+    assert trainer.together == [False] * 4 + [True] * 8  # a third is drawn at random
 
 
 def test_the_first_trial_always_counts_and_the_budget_ends_the_rest() -> None:

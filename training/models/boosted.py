@@ -22,7 +22,7 @@ from training.rows import TrainingRows
 
 MODEL_FILE, META_FILE = "model.ubj", "model.json"
 BIN_BYTES, ROW_BYTES = 6, 48  # of a matrix of bins: of a value, wherever one is missing, and beside them of a row
-PAGE_ROWS = 2**20  # of the bins on disk, where so many may be in memory
+PAGE_ROWS = 2**20  # of the pages that XGBoost is given, or fewer: as many as may be in memory
 PATIENCE = 50  # rounds without a better validation loss
 OBJECTIVES: dict[TaskKind, tuple[str, str]] = {
     "binary": ("binary:logistic", "logloss"),
@@ -206,7 +206,7 @@ class BoostedTrainer:
 
 
 class _Pages(xgb.DataIter):  # type: ignore[misc]
-    """Rows as XGBoost asks for them, a few times over: few large pages, for it keeps a buffer by page and node."""
+    """Rows as XGBoost asks for them, a few times over: in few large pages, for it keeps a buffer for each page and node."""
 
     def __init__(self, rows: TrainingRows, kinds: tuple[str, ...], cache: str | None) -> None:
         super().__init__(cache_prefix=cache)
@@ -215,7 +215,7 @@ class _Pages(xgb.DataIter):  # type: ignore[misc]
         self.reset()
 
     def next(self, input_data: Callable[..., None]) -> bool:
-        """Whether there was one more batch."""
+        """Whether there was one more page."""
         for x, y in self._matrices:
             if len(y):
                 input_data(data=x, label=y, feature_types=self._kinds)
@@ -223,7 +223,7 @@ class _Pages(xgb.DataIter):  # type: ignore[misc]
         return False
 
     def reset(self) -> None:
-        """From the first batch again."""
+        """From the first page again."""
         self._matrices = self._rows.matrices(self._least)
 
 

@@ -88,26 +88,27 @@ class _Study(Searcher):  # type: ignore[misc]
 
     def __init__(self, study: optuna.Study, search: Search, candidate: XGBoost | Torch, workers: int) -> None:
         super().__init__()
-        self.study, self.search, self.left, self.workers = study, search, candidate.trials, workers
+        self.study, self.search, self.workers = study, search, workers
+        self.asked, self.trials = 0, candidate.trials
         self.batch: dict[str, optuna.Trial] = {}
         self.over: dict[str, dict[str, Any]] = {}
         self.answers: dict[int, Answer] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial; none while the batch is full."""
+        """The next trial; none while the batch is full. The first is asked for, however late it is."""
         seconds = self.search.deadline - time.monotonic()
-        if not self.left or (self.study.trials and seconds < 0):
+        if self.asked == self.trials or (self.asked and seconds < 0):
             return str(Searcher.FINISHED)
         if len(self.batch) == self.workers:
             return None
-        self.left -= 1
+        self.asked += 1
         self.batch[trial_id] = trial = self.study.ask()
         return {"number": trial.number, "params": self.search.suggest(trial), "seconds": seconds}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial has ended; with the last of a full batch the study is told."""
         self.over[trial_id] = result or {}
-        if len(self.over) == len(self.batch) and (len(self.batch) == self.workers or not self.left):
+        if len(self.over) == len(self.batch) and (len(self.batch) == self.workers or self.asked == self.trials):
             self.tell()
 
     def tell(self) -> None:
