@@ -32,7 +32,7 @@ def report(measured: Measured, work: str, load_before: float) -> str:
     lines = [
         "# A fit on a Ray cluster of this machine",
         "",
-        f"XGBoost on drawn rows of {work}. One core for the one process and for each worker; a cluster is started for each fit",
+        f"XGBoost on made-up rows of {work}. One core for the one process and for each worker; a cluster is started for each fit",
         "and ended with it, which is part of the time. The order turns with each repeat.",
         "",
         f"{machine()};",

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.serving.bench import Bench, Grid
-from benchmarks.serving.machine import setting
+from benchmarks.serving.machine import where
 from benchmarks.serving.model import Kind, make
 from benchmarks.serving.plots import plot
 from benchmarks.serving.report import report
@@ -43,7 +43,7 @@ def main(
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(highlight=False, soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
-    about = {"machine": setting(), "model": model, "workers": workers, "seconds": seconds}
+    about = {"machine": where(), "model": model, "workers": workers, "seconds": seconds}
     results = Results(out / "results.json", about)
     deadline = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as scratch:

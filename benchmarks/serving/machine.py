@@ -12,7 +12,7 @@ from benchmarks.serving.environments import PACKAGES
 LIBRARIES = ("onnxruntime", "xgboost-cpu", "tritonclient")
 
 
-def setting() -> str:
+def where() -> str:
     """Machine, load, libraries and peers, in a sentence."""
     return (
         f"{machine()}; load average {os.getloadavg()[1]:.1f} before (five minutes); "

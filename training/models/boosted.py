@@ -206,7 +206,7 @@ class BoostedTrainer:
 
 
 class _Pages(xgb.DataIter):  # type: ignore[misc]
-    """Rows as XGBoost asks for them, a few times over: in few large pages, for it keeps a buffer for each page and node."""
+    """Rows as XGBoost asks for them, a few times over. Pages are large, for it keeps a buffer by page and node."""
 
     def __init__(self, rows: TrainingRows, kinds: tuple[str, ...], cache: str | None) -> None:
         super().__init__(cache_prefix=cache)
