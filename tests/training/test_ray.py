@@ -18,7 +18,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ray.tune.search import Searcher
 from ray_worlds import Asked, asked, held, joined
 
 from pipeline.engine import Local, Ray
@@ -28,7 +27,6 @@ from pipeline.sweep import marked
 from training.engine import fit
 from training.models.base import Fold
 from training.on_ray.cluster import cluster
-from training.on_ray.search import _Study
 from training.tune import Search, Tuned
 
 pytestmark = pytest.mark.stack
@@ -126,8 +124,12 @@ def test_no_process_outlives_a_step_that_is_ended(how: signal.Signals, tmp_path:
             time.sleep(0.2)
 
 
-def test_the_first_trial_is_asked_for_however_late_it_is(tmp_path: Path) -> None:
-    work = asked("xgboost", TWO, Settings(home=tmp_path), trials=3).work
+def test_the_first_trial_is_asked_for_however_late_it_is(settings: Settings) -> None:
+    from ray.tune.search import Searcher
+
+    from training.on_ray.search import _Study
+
+    work = asked("xgboost", TWO, settings, trials=3).work
     study, defaults = optuna.create_study(), work.trainer.defaults()
     study.enqueue_trial(defaults)
     x, y = work.rows.sample()
