@@ -177,8 +177,7 @@ def tune(
     found: dict[int, tuple[Params, int]] = {}
 
     def objective(trial: optuna.Trial) -> float:
-        params = suggest(trial)
-        values, lengths = [], []
+        params, values, lengths = suggest(trial), [], []
         for step, (train, valid) in enumerate(pairs):
             model, best = fit((x[train], y[train]), params, length, (x[valid], y[valid]))
             values.append(roc_auc_score(y[valid], ask(model, x[valid])))
