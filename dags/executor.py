@@ -11,25 +11,16 @@ Tasks are forked of the scheduler, and a step of its task (`dags.forked`): what 
 from __future__ import annotations
 
 from collections import Counter
-from importlib import import_module
 from typing import Any
 
 from airflow.executors import local_executor
 from airflow.utils.state import TaskInstanceState
 
+from pipeline.ahead import LATER, import_ahead
 from pipeline.graph import STEPS
+from pipeline.process import settle
 from pipeline.settings import read_settings
-from pipeline.threads import share_cores
 
-LATER = (  # what steps import when they come to it, by the seconds that it takes
-    "torch",
-    "mlflow.models",
-    "onnxscript",
-    "model_signing.signing",
-    "xgboost",
-    "onnxmltools",
-    "sklearn.model_selection",
-)
 ENDS = {TaskInstanceState.SUCCESS, TaskInstanceState.FAILED}
 
 
@@ -39,9 +30,8 @@ class LocalExecutor(local_executor.LocalExecutor):  # type: ignore[misc]
     def start(self) -> None:
         """See the parent."""
         if read_settings().runtime == "local":  # in pods, elsewhere
-            share_cores()
-            for module in (*(step.module for step in STEPS), *LATER):
-                import_module(module)
+            settle()
+            import_ahead([*(step.module for step in STEPS), *LATER])
         self._lives: Counter[Any] = Counter()
         super().start()
 

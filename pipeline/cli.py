@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from pipeline.commands import approval, author, models, runs, stack
-from pipeline.threads import share_cores
+from pipeline.process import settle
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +32,7 @@ spec_app.command()(author.schema)
 
 def main() -> None:
     """Entry point of the `slipway` command."""
-    share_cores()
+    settle()
     app()
 
 

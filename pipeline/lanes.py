@@ -1,26 +1,34 @@
-"""Chains of tasks that need nothing of each other, side by side, each in a process of its own."""
+"""Chains of work that need nothing of each other, side by side; each part of a chain in a process of its own."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
-from multiprocessing.synchronize import Semaphore
 from threading import Lock, Thread
+from typing import Literal
 
 from pipeline.errors import SlipwayError, Unavailable
-from pipeline.threads import cores
+from pipeline.process import cores
 
 Tell = Callable[..., None]  # told of a task's key and state
+Word = Literal["prepare", "do"]
 log = logging.getLogger("slipway")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process does; `prepare` is done before its turn, where a core is idle."""
+
+    do: Callable[[Tell], None]
+    prepare: Callable[[], None] | None = None
 
 
 def at_once(chains: int) -> int:
@@ -28,59 +36,97 @@ def at_once(chains: int) -> int:
     return min(chains, cores())
 
 
-@contextmanager
-def side_by_side(chains: Mapping[str, Callable[[Tell], None]], watch: Tell, most: int) -> Iterator[None]:
-    """Do every chain in a process forked of this one, and wait for all of them at the end of the context.
+def side_by_side(
+    chains: Mapping[str, Sequence[Part]], watch: Tell, most: int, meanwhile: Callable[[], None] | None = None
+) -> None:
+    """Do every chain, a part after the other, each part in a process forked of this one.
 
-    At most so many are under way at once; where one has failed, no other is begun. What a chain tells and logs is told
-    and logged here; where this process ends, they end.
+    At most so many compute at once; where one has failed, no other is begun. What a part tells and logs is told and
+    logged here; where this process ends, they end. A part prepares itself while the one before it is under way, and
+    `meanwhile` is done here, in a thread, once: both only where a core is idle.
 
     Raises:
-        SlipwayError: what a chain raised; the first of them in time.
+        SlipwayError: what a part raised, once those under way have ended; the first of them in time.
         Unavailable: a process was lost. A retry may help.
     """
     fork = multiprocessing.get_context("fork")  # it has what is imported here, at no cost
-    turn = _Turn(fork.Semaphore(most), fork.RawValue("b", 0))
-    lanes: dict[Connection, ForkProcess] = {}
+    lanes: list[_Lane] = []
     try:
-        for name, chain in chains.items():
-            ours, theirs = fork.Pipe(duplex=False)
-            lanes[ours] = fork.Process(target=_lane, args=(theirs, chain, turn), name=name)
-            lanes[ours].start()  # all of them now: later, a thread may hold a lock, which would be held there for ever
-            theirs.close()
-        yield
-        failures = list(_follow(lanes, watch, turn))
+        for name, parts in chains.items():
+            before = None
+            for part in parts:
+                ours, theirs = fork.Pipe()
+                process = fork.Process(target=_process, args=(theirs, part), name=name)
+                process.start()  # all of them now: later, a thread may hold a lock, which would be held there for ever
+                theirs.close()
+                before = _Lane(ours, process, before, part.prepare is None)
+                lanes.append(before)
+        if meanwhile is not None:
+            ours, theirs = fork.Pipe()
+            Thread(target=_aside, args=(theirs, meanwhile)).start()
+            lanes.append(_Lane(ours))
+        failures = list(_follow(lanes, watch, most))
     finally:
-        for process in lanes.values():
-            process.terminate()
-            process.join()
+        for lane in lanes:
+            lane.end.close()
+            if lane.process is not None:
+                lane.process.terminate()
+                lane.process.join()
     if failures:
         raise failures[0]
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """Given back by the parent: a process that is lost cannot."""
+@dataclass(eq=False)
+class _Lane:
+    """A process (or, without one, a thread of this) as seen from here, and the one that has to end before it begins."""
 
-    free: Semaphore
-    is_over: ctypes.c_byte
+    end: Connection
+    process: ForkProcess | None = None
+    before: _Lane | None = None
+    is_prepared: bool = False
+    word: Word | None = None  # what it was told last
+    is_idle: bool = True  # it has done as it was told
+    is_over: bool = False
+
+    def wants(self) -> Word | None:
+        """What it could be told now."""
+        if self.is_over or not self.is_idle:
+            return None
+        if self.process is None:
+            return "prepare"
+        if self.before is None or self.before.is_over:
+            return "do"
+        return "prepare" if self.before.word == "do" and not self.is_prepared else None
+
+    def tell(self, word: Word) -> None:
+        """Let it do so."""
+        self.word, self.is_idle, self.is_prepared = word, False, True
+        try:
+            self.end.send(word)
+        except OSError:  # it is lost, which is seen when it is read
+            log.debug("a process was lost before its turn")
 
 
-def _follow(lanes: Mapping[Connection, ForkProcess], watch: Tell, turn: _Turn) -> Iterator[SlipwayError]:
-    """Hand on what the processes say, until all have ended; what went wrong."""
-    waiting = dict(lanes)
-    while waiting:
+def _follow(lanes: Sequence[_Lane], watch: Tell, most: int) -> Iterator[SlipwayError]:
+    """Give turns, and hand on what is said, until all have ended; what went wrong."""
+    has_failed = False
+    while waiting := {lane.end: lane for lane in lanes if not lane.is_over and (lane.word == "do" or not has_failed)}:
+        if not has_failed:
+            _give_turns(lanes, most)
         for end in [end for end in wait(list(waiting)) if isinstance(end, Connection)]:
+            lane = waiting[end]
             try:
                 said = end.recv()
             except (EOFError, OSError):  # at the end of a message, or in the middle of one
-                for failure in _lost(waiting.pop(end)):
-                    turn.is_over.value = 1
+                lane.is_over = True
+                for failure in _lost(lane):
+                    has_failed = True
                     yield failure
-                turn.free.release()
                 continue
-            if isinstance(said, SlipwayError):
-                turn.is_over.value = 1
+            if said is None:
+                lane.is_idle = True
+            elif isinstance(said, SlipwayError):
+                has_failed = True
                 yield said
             elif isinstance(said, logging.LogRecord):
                 log.handle(said)
@@ -88,27 +134,49 @@ def _follow(lanes: Mapping[Connection, ForkProcess], watch: Tell, turn: _Turn) -
                 watch(*said)
 
 
-def _lost(process: ForkProcess) -> Iterator[SlipwayError]:
-    process.join()
-    code = process.exitcode or 0
+def _give_turns(lanes: Sequence[_Lane], most: int) -> None:
+    """First to those that can go on, then to those that can prepare themselves, in their order."""
+    while sum(not lane.is_over and not lane.is_idle for lane in lanes) < most:
+        wishes = [(lane, word) for lane in lanes if (word := lane.wants())]
+        if not wishes:
+            return
+        lane, word = min(wishes, key=lambda wish: wish[1])  # "do" is before "prepare"
+        lane.tell(word)
+
+
+def _lost(lane: _Lane) -> Iterator[SlipwayError]:
+    if lane.process is None:
+        return
+    lane.process.join()
+    code = lane.process.exitcode or 0
     if code:
         how = f"signal {-code}" if code < 0 else f"code {code}"
-        yield Unavailable(f"the process of {process.name} ended with {how}", "this machine", "see above; run again")
+        yield Unavailable(
+            f"the process of {lane.process.name} ended with {how}", "this machine", "see above; run again"
+        )
 
 
-def _lane(end: Connection, chain: Callable[[Tell], None], turn: _Turn) -> None:
-    """Do a chain in its process. What is no failure of a step is told on stderr, by multiprocessing."""
+def _process(end: Connection, part: Part) -> None:
+    """A part in its process. What is no failure of a step is told on stderr, by multiprocessing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's group: the parent has it too, and ends this one
     Thread(target=_end_with_parent, daemon=True).start()
     pipe = _Pipe(end)
     log.handlers, log.propagate = [QueueHandler(pipe)], False  # type: ignore[arg-type]
-    turn.free.acquire()
-    if turn.is_over.value:
-        return
     try:
-        chain(lambda *said: pipe.put_nowait(said))
+        while end.recv() == "prepare":
+            if part.prepare is not None:
+                part.prepare()
+            pipe.put_nowait(None)
+        part.do(lambda *said: pipe.put_nowait(said))
     except SlipwayError as error:
         pipe.put_nowait(error)
+
+
+def _aside(end: Connection, work: Callable[[], None]) -> None:
+    """Do it in this thread once told to, if ever; the end of the pipe tells that it is done."""
+    with end, suppress(EOFError):
+        end.recv()
+        work()
 
 
 def _end_with_parent() -> None:

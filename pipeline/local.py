@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
 from typing import Literal
 
+from pipeline.ahead import EXPORT, FIT, import_ahead
 from pipeline.errors import Rejected, Waits
 from pipeline.graph import Task, tasks
-from pipeline.lanes import at_once, side_by_side
+from pipeline.lanes import Part, side_by_side
+from pipeline.process import cores
 from pipeline.run import Run
-from pipeline.spec import PipelineSpec
+from pipeline.spec import Candidate, PipelineSpec
 from pipeline.step import StepFunction, execute, pin_spec
 
 State = Literal["running", "done", "failed", "rejected", "waits"]
@@ -24,44 +25,44 @@ Watch = Callable[[str, State], None]  # told of each task's key and state
 def run_local(spec: PipelineSpec, run: Run, watch: Watch) -> None:
     """Every task of the run; finished ones are not done again.
 
-    Candidates are fitted side by side, as many at a time as there are cores, each in a process of its own, while this
-    one imports what comes after them. Raises what a step raises; the tasks after it are not started, and the same run
-    id continues from there.
+    Candidates are fitted side by side, as many at a time as there are cores, each step in a process of its own; what
+    comes after a step is imported where a core is idle meanwhile. Raises what a step raises; the tasks after it are not
+    started, and the same run id continues from there.
     """
     spec = pin_spec(run, spec)
     every = tasks(tuple(candidate.name for candidate in spec.candidates))
     for is_fanned_out, group in groupby(every, key=lambda task: task.candidate is not None):
         some = tuple(group)
-        if not is_fanned_out:
-            _chain(some, spec, run, watch)
-            continue
-        chains = {
-            candidate.name: partial(_chain, [task for task in some if task.candidate == candidate.name], spec, run)
-            for candidate in spec.candidates
-        }
-        with side_by_side(chains, watch, at_once(len(chains))):
-            _import_ahead({task.step.module for task in every if task.candidate is None})
+        if is_fanned_out:
+            chains = {candidate.name: _parts(some, candidate, spec, run) for candidate in spec.candidates}
+            after = sorted({task.step.module for task in every if task.candidate is None})
+            side_by_side(chains, watch, cores(), partial(import_ahead, after))
+        else:
+            for task in some:
+                _do(task, spec, run, watch)
 
 
-def _chain(some: Iterable[Task], spec: PipelineSpec, run: Run, watch: Watch) -> None:
-    """Some tasks, one after the other."""
+def _parts(some: Iterable[Task], candidate: Candidate, spec: PipelineSpec, run: Run) -> list[Part]:
+    """The tasks of a candidate; each but the first imports what it needs while the one before it is under way."""
+    parts: list[Part] = []
     for task in some:
-        watch(task.key, "running")
-        try:
-            execute(_function(task), spec, dataclasses.replace(run, candidate=task.candidate))
-        except BaseException as error:
-            waits, refused = isinstance(error, Waits), isinstance(error, Rejected)
-            watch(task.key, "waits" if waits else "rejected" if refused else "failed")
-            raise
-        watch(task.key, "done")
+        if task.candidate == candidate.name:
+            modules = (task.step.module, *FIT[candidate.kind], *EXPORT[candidate.kind])
+            waits = parts and run.envelope(task.key) is None
+            prepare = partial(import_ahead, modules) if waits else None
+            parts.append(Part(partial(_do, task, spec, run), prepare))
+    return parts
 
 
-def _import_ahead(modules: Iterable[str]) -> None:
-    """Import modules beside whatever this process does; one that fails is imported again by who needs it."""
-    ahead = ThreadPoolExecutor(1)
-    for module in sorted(modules):
-        ahead.submit(importlib.import_module, module)
-    ahead.shutdown(wait=False)
+def _do(task: Task, spec: PipelineSpec, run: Run, watch: Watch) -> None:
+    watch(task.key, "running")
+    try:
+        execute(_function(task), spec, dataclasses.replace(run, candidate=task.candidate))
+    except BaseException as error:
+        waits, refused = isinstance(error, Waits), isinstance(error, Rejected)
+        watch(task.key, "waits" if waits else "rejected" if refused else "failed")
+        raise
+    watch(task.key, "done")
 
 
 def _function(task: Task) -> StepFunction:

@@ -12,10 +12,10 @@ from pydantic import SecretStr
 
 from pipeline.daemon import write_private
 from pipeline.errors import Invalid
+from pipeline.process import cores
 from pipeline.program import Program
 from pipeline.settings import PREFIX, Settings
 from pipeline.sweep import mark
-from pipeline.threads import cores
 
 _USER = "admin"
 

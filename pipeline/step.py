@@ -19,11 +19,11 @@ from pydantic import ValidationError
 from pipeline.errors import Invalid, Rejected, SlipwayError
 from pipeline.frozen import Frozen
 from pipeline.graph import Task, step_named
+from pipeline.process import settle
 from pipeline.run import Run
 from pipeline.settings import read_settings
 from pipeline.spec import Overrides, PipelineSpec
 from pipeline.spec_file import load_spec, parse_overrides
-from pipeline.threads import share_cores
 
 StepFunction = Callable[..., Frozen]
 
@@ -134,8 +134,9 @@ def main(function: StepFunction, show: Callable[[Any], str] = lambda ref: ref.mo
         candidate: Annotated[str | None, typer.Option(help="candidate, for a step that runs for each")] = None,
         params: Annotated[str, typer.Option(help="overrides of the spec, as JSON")] = "{}",
     ) -> None:
-        share_cores()
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        settle()
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True)
+        logging.getLogger("slipway").setLevel(logging.INFO)  # not what libraries tell themselves
         try:
             overrides: Overrides = parse_overrides(params)
             loaded = overrides.apply(load_spec(spec))

@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 
 from pipeline.errors import Invalid, Unavailable
 from pipeline.ports import free_ports
+from pipeline.process import cores
 from pipeline.program import Program
 from pipeline.refs import RolloutRef
 from pipeline.serving_rules import BlueGreen, Canary, Rollout
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.supervisor import Supervisor
-from pipeline.threads import cores
 from serving.live import Live
 from serving.manifests import Version
 from serving.model_config import FILE

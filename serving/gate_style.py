@@ -7,6 +7,7 @@ import re
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
@@ -83,7 +84,7 @@ def svg(figure: Figure, name: str, told: str) -> str:
     figure.set_facecolor(GROUND)
     drawn = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": ["sans-serif"]}):
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})  # `savefig` draws it twice
     text = drawn.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     used = set(re.findall(r"#([\w.-]+)", text))

@@ -12,11 +12,11 @@ from pipeline.engine import Ray
 from pipeline.errors import Problem, Rejected
 from pipeline.lanes import at_once
 from pipeline.memory import fit_bytes
+from pipeline.process import cores
 from pipeline.refs import CheckReport, DatasetRef, LoggedModelRef, Validation
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec, XGBoost
 from pipeline.step import main
-from pipeline.threads import cores
 from training.engine import Work, fit
 from training.features import Features
 from training.models.base import FEATURES_FILE, Model, Trainer

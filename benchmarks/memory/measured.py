@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 from benchmarks.machine import peak_mib
-from pipeline.threads import share_cores
+from pipeline.process import settle
 
 SPEC = """version: 1
 name: memory
@@ -72,7 +72,7 @@ def watch_own(found: list[float]) -> None:
 
 def main(what: str, source: Path, home: Path, rounds: int, memory_gib: float) -> None:
     """Print seconds, and the peaks of resident memory and of what of it no file backs, in GiB, as JSON."""
-    share_cores()
+    settle()
     os.chdir(home)  # where an MLflow with no server puts its files
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     work: Callable[[], None] = (

@@ -14,11 +14,11 @@ import pytest
 from pipeline import stack
 from pipeline.airflow_client import AirflowClient
 from pipeline.errors import Invalid, Unavailable
+from pipeline.process import cores
 from pipeline.programs import airflow_credentials
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
 from pipeline.sweep import marked
-from pipeline.threads import cores
 
 pytestmark = pytest.mark.stack
 
