@@ -103,7 +103,7 @@ class AirflowClient:
             raise self._absent(dag)
         return str(self._expect(answer, f"run of DAG {dag}")["dag_run_id"])
 
-    def follow(self, dag: str, run_id: str, interval_s: float = 1.0) -> Iterator[TaskState]:
+    def follow(self, dag: str, run_id: str, interval_s: float = 0.5) -> Iterator[TaskState]:
         """Yield each task whenever its state or try has changed, until the run has ended."""
         known: dict[str, TaskState] = {}
         while True:
