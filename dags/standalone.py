@@ -18,7 +18,8 @@ from types import FrameType
 
 from sqlalchemy import update
 
-from pipeline.sweep import MARK, sweep
+from pipeline.settings import MARK
+from pipeline.sweep import sweep
 
 COMPONENTS = (
     ("api-server",),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pipeline.errors import Invalid, Problem
 
 PREFIX = "SLIPWAY_"
+MARK = f"{PREFIX}STACK"  # no setting: in the environment of every process of a stack, its home
 LEAST_MEMORY_GIB = 0.0625
 
 
@@ -142,3 +146,13 @@ def read_settings() -> Settings:
                 for item in error.errors()
             ]
         ) from error
+
+
+def unknown_variables() -> Iterator[Problem]:
+    """What is set, begins as settings do, and is none. Not wrong: others may name variables so, as Kubernetes does."""
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in {*known, MARK}:
+            close = get_close_matches(name, known, n=1)
+            remedy = f"did you mean {close[0]}?" if close else "the guide lists those there are"
+            yield Problem("there is no such setting", f"environment variable {name}", remedy)

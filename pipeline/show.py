@@ -102,7 +102,7 @@ def table(title: str, headers: tuple[str, ...], rows: list[tuple[RenderableType,
     for index, header in enumerate(headers):
         cells = [str(row[index]) for row in rows]
         numeric = bool(index) and all(_is_number(cell) for cell in cells)
-        result.add_column(header, justify="right" if numeric else "left")
+        result.add_column(header, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         result.add_row(*row)
     return result

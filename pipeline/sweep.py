@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 
-MARK = "SLIPWAY_STACK"  # environment variable of every process of a stack: the stack's home
+from pipeline.settings import MARK
+
 TERM_S, KILL_S = 8.0, 5.0
 
 

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from pipeline.errors import Invalid, SlipwayError
-from pipeline.settings import Settings, read_settings
+from pipeline.settings import Settings, read_settings, unknown_variables
 
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="spec file, or name of a spec in dags/specs", show_default=False)
@@ -45,6 +45,8 @@ class Session:
 def session(as_json: bool) -> Iterator[Session]:
     """Settings and consoles; a failure is told in sentences, or as JSON, and becomes the exit code."""
     errors = Console(stderr=True, highlight=False)
+    for problem in unknown_variables():
+        errors.print(f"warning: {problem}", markup=False, soft_wrap=True)
     try:
         yield Session(read_settings(), errors if as_json else Console(highlight=False), as_json)
     except SlipwayError as error:

@@ -75,7 +75,9 @@ def verified(settings: Settings, what: str) -> tuple[Checked, ...]:
 
 def table(found: tuple[Checked, ...]) -> Table:
     """What was looked at, for people."""
-    shown = Table("looked at", "where", "found", box=None, pad_edge=False)
+    shown = Table(box=None, pad_edge=False)
+    for header in ("looked at", "where", "found"):
+        shown.add_column(header, overflow="fold")
     for one in found:
         said = one.left or ("refused" if one.problems else "whole")
         shown.add_row(one.what, one.where, said, style="red" if one.problems else "dim" if one.left else None)

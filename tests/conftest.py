@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from pipeline import stack
@@ -28,6 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(environment(Settings()))
     del os.environ["MLFLOW_TRACKING_URI"]  # names the developer's own server
     os.environ.setdefault("OMP_NUM_THREADS", "2")
+    hypothesis.settings.register_profile(
+        "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("untimed")  # a busy machine is no mistake
     signal.signal(signal.SIGTERM, _interrupt)
 
 

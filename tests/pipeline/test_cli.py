@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,21 @@ def test_a_wrong_environment_variable(slipway: Slipway, monkeypatch: pytest.Monk
     result = slipway("status")
     assert result.exit_code == 2
     assert "SLIPWAY_MLFLOW_PORT" in result.output
+
+
+def test_a_variable_that_is_no_setting(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIPWAY_MLFLOW_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SLIPWAY_STACK", "the mark of a stack")
+    result = slipway("status", "--json")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "warning: environment variable SLIPWAY_MLFLOW_URL: there is no such setting -> did you mean SLIPWAY_MLFLOW_URI?\n"
+    )
+    assert json.loads(result.stdout)["parts"]
+
+
+def test_the_version(slipway: Slipway) -> None:
+    assert slipway("--version").output == f"slipway {metadata.version('slipway')}\n"
 
 
 def test_a_stack_that_does_not_run(slipway: Slipway) -> None:
