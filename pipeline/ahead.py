@@ -6,22 +6,20 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 
-# For each kind of candidate, in the order in which its steps come to it. Among them are modules of torch that its own
-# functions import when first called; each of these takes half a second or more.
-FIT: dict[str, tuple[str, ...]] = {
-    "xgboost": ("xgboost", "sklearn.model_selection", "training.models.boosted"),
-    "torch": ("torch", "sklearn.model_selection", "training.models.neural", "torch._dynamo"),
-}
+# What an export needs to read a candidate's model and to write its graph; each takes half a second or more. Among them
+# are modules of torch that its own functions import when they are first called.
 EXPORT: dict[str, tuple[str, ...]] = {
-    "xgboost": ("onnxmltools.convert.xgboost.operator_converters.XGBoost",),
+    "xgboost": ("training.models.boosted", "onnxmltools.convert.xgboost.operator_converters.XGBoost"),
     "torch": (
+        "training.models.neural",
         "torch.export._trace",
         "torch.onnx._internal.exporter._compat",
         "onnxscript.function_libs.torch_lib.ops",
     ),
 }
-LATER = (
-    *(module for kinds in (FIT, EXPORT) for some in kinds.values() for module in some),
+LATER = (  # and with that of the other steps
+    *(module for modules in EXPORT.values() for module in modules),
+    "sklearn.model_selection",
     "mlflow.models",
     "model_signing.signing",
 )

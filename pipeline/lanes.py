@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ log = logging.getLogger("slipway")
 
 @dataclass(frozen=True)
 class Part:
-    """What one process does; `prepare` is done before its turn, where a core is idle."""
+    """What one process does; `prepare` is done before, while the part before it is under way (the first has none)."""
 
     do: Callable[[Tell], None]
     prepare: Callable[[], None] | None = None
@@ -43,7 +44,8 @@ def side_by_side(
 
     At most so many compute at once; where one has failed, no other is begun. What a part tells and logs is told and
     logged here; where this process ends, they end. A part prepares itself while the one before it is under way, and
-    `meanwhile` is done here, in a thread, once: both only where a core is idle.
+    `meanwhile` is done here, once, in a thread that has ended when this returns or raises: both only where fewer than
+    so many are under way.
 
     Raises:
         SlipwayError: what a part raised, once those under way have ended; the first of them in time.
@@ -57,31 +59,33 @@ def side_by_side(
             for part in parts:
                 ours, theirs = fork.Pipe()
                 process = fork.Process(target=_process, args=(theirs, part), name=name)
-                process.start()  # all of them now: later, a thread may hold a lock, which would be held there for ever
-                theirs.close()
-                before = _Lane(ours, process, before, part.prepare is None)
+                before = _Lane(ours, process, before, is_prepared=part.prepare is None)
                 lanes.append(before)
+                process.start()  # all of them before the thread, which may hold a lock that none would give back there
+                theirs.close()
         if meanwhile is not None:
             ours, theirs = fork.Pipe()
-            Thread(target=_aside, args=(theirs, meanwhile)).start()
-            lanes.append(_Lane(ours))
+            lanes.append(_Lane(ours, Thread(target=_aside, args=(theirs, meanwhile))))
+            lanes[-1].process.start()
         failures = list(_follow(lanes, watch, most))
     finally:
-        for lane in lanes:
+        begun = [lane for lane in lanes if lane.process.ident is not None]
+        for lane in begun:
             lane.end.close()
-            if lane.process is not None:
+            if isinstance(lane.process, ForkProcess):
                 lane.process.terminate()
-                lane.process.join()
+        for lane in begun:
+            lane.process.join()
     if failures:
         raise failures[0]
 
 
 @dataclass(eq=False)
 class _Lane:
-    """A process (or, without one, a thread of this) as seen from here, and the one that has to end before it begins."""
+    """A process, or a thread of this one, as seen from here; it can do its work once the one `before` has ended."""
 
     end: Connection
-    process: ForkProcess | None = None
+    process: ForkProcess | Thread
     before: _Lane | None = None
     is_prepared: bool = False
     word: Word | None = None  # what it was told last
@@ -92,7 +96,7 @@ class _Lane:
         """What it could be told now."""
         if self.is_over or not self.is_idle:
             return None
-        if self.process is None:
+        if isinstance(self.process, Thread):
             return "prepare"
         if self.before is None or self.before.is_over:
             return "do"
@@ -101,10 +105,8 @@ class _Lane:
     def tell(self, word: Word) -> None:
         """Let it do so."""
         self.word, self.is_idle, self.is_prepared = word, False, True
-        try:
+        with suppress(OSError):  # where it is lost, reading will tell
             self.end.send(word)
-        except OSError:  # it is lost, which is seen when it is read
-            log.debug("a process was lost before its turn")
 
 
 def _follow(lanes: Sequence[_Lane], watch: Tell, most: int) -> Iterator[SlipwayError]:
@@ -145,7 +147,7 @@ def _give_turns(lanes: Sequence[_Lane], most: int) -> None:
 
 
 def _lost(lane: _Lane) -> Iterator[SlipwayError]:
-    if lane.process is None:
+    if isinstance(lane.process, Thread):
         return
     lane.process.join()
     code = lane.process.exitcode or 0
@@ -158,6 +160,7 @@ def _lost(lane: _Lane) -> Iterator[SlipwayError]:
 
 def _process(end: Connection, part: Part) -> None:
     """A part in its process. What is no failure of a step is told on stderr, by multiprocessing."""
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # rich's redraw, whose thread may hold their lock for ever
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's group: the parent has it too, and ends this one
     Thread(target=_end_with_parent, daemon=True).start()
     pipe = _Pipe(end)

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import Literal
 
-from pipeline.ahead import EXPORT, FIT, import_ahead
+from pipeline.ahead import EXPORT, import_ahead
 from pipeline.errors import Rejected, Waits
 from pipeline.graph import Task, tasks
 from pipeline.lanes import Part, side_by_side
@@ -26,8 +26,8 @@ def run_local(spec: PipelineSpec, run: Run, watch: Watch) -> None:
     """Every task of the run; finished ones are not done again.
 
     Candidates are fitted side by side, as many at a time as there are cores, each step in a process of its own; what
-    comes after a step is imported where a core is idle meanwhile. Raises what a step raises; the tasks after it are not
-    started, and the same run id continues from there.
+    comes after a step is imported meanwhile, where fewer processes than cores are under way. Raises what a step raises;
+    the tasks after it are not started, and the same run id continues from there.
     """
     spec = pin_spec(run, spec)
     every = tasks(tuple(candidate.name for candidate in spec.candidates))
@@ -45,12 +45,11 @@ def run_local(spec: PipelineSpec, run: Run, watch: Watch) -> None:
 def _parts(some: Iterable[Task], candidate: Candidate, spec: PipelineSpec, run: Run) -> list[Part]:
     """The tasks of a candidate; each but the first imports what it needs while the one before it is under way."""
     parts: list[Part] = []
-    for task in some:
-        if task.candidate == candidate.name:
-            modules = (task.step.module, *FIT[candidate.kind], *EXPORT[candidate.kind])
-            waits = parts and run.envelope(task.key) is None
-            prepare = partial(import_ahead, modules) if waits else None
-            parts.append(Part(partial(_do, task, spec, run), prepare))
+    is_to_come = False  # the task before
+    for task in (task for task in some if task.candidate == candidate.name):
+        modules = (task.step.module, *EXPORT[candidate.kind])
+        parts.append(Part(partial(_do, task, spec, run), partial(import_ahead, modules) if is_to_come else None))
+        is_to_come = run.envelope(task.key) is None
     return parts
 
 

@@ -10,11 +10,11 @@ YOUNG, MIDDLE, OLD = 10_000, 10, 100  # Python's own are 700, 10, 10
 
 
 def settle() -> None:
-    """To be called before libraries are imported.
+    """The earlier, the better: it is for the libraries that are imported afterwards.
 
-    OpenMP's threads sleep while they wait: where others compute too, spinning costs tenfold. Python's collector looks
-    through the millions of objects of imported modules a fifth of the time that importing takes, and once more at the
-    end of the process; there is no garbage among them, and here it does neither.
+    OpenMP's threads sleep while they wait: where others compute too, spinning costs tenfold. Python's collector spends
+    a fifth of the time of the imports with looking through the objects of modules, of which none is garbage, and most
+    of a second at the end of the process: here it looks seldom, and not at the end.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     gc.set_threshold(YOUNG, MIDDLE, OLD)

@@ -135,7 +135,8 @@ def main(function: StepFunction, show: Callable[[Any], str] = lambda ref: ref.mo
         params: Annotated[str, typer.Option(help="overrides of the spec, as JSON")] = "{}",
     ) -> None:
         settle()
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True)
+        form = "%(asctime)s %(levelname)s %(message)s"
+        logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr, force=True)
         logging.getLogger("slipway").setLevel(logging.INFO)  # not what libraries tell themselves
         try:
             overrides: Overrides = parse_overrides(params)

@@ -227,9 +227,8 @@ class Tracking:
         with self._answering(), tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
             folder, _, name = path.rpartition("/")
             image = Path(scratch) / name
-            imsave(
-                image, canvas.buffer_rgba(), pil_kwargs={"compress_level": 1}
-            )  # a third of the time, 1.2 of the size
+            # a third of the time, 1.2 times the size
+            imsave(image, canvas.buffer_rgba(), pil_kwargs={"compress_level": 1})
             for one in (run_id, *others):
                 self._client.log_artifact(one, str(image), folder or None)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from pipeline.ahead import import_ahead
 from pipeline.commands.approval import ask
 from pipeline.commands.author import validate_spec
 from pipeline.errors import Invalid, Rejected, SlipwayError, Unavailable, Waits
@@ -96,13 +95,12 @@ def trigger(
         names = tuple(candidate.name for candidate in loaded.candidates)
         this.console.print(where, style="dim")
         started = time.monotonic()
-        ahead = Thread(target=import_ahead, args=(["mlflow"],))  # a second, which the verdict would wait for
-        ahead.start()
-        with Board(this.console, f"{loaded.name} {run_id}", tuple(task.key for task in tasks(names))) as board:
-            states = _follow(airflow, board, loaded.name, run_id, this.console, where)
-        ahead.join()
-        this.console.print(f"finished after {time.monotonic() - started:.0f} s", style="dim")
         this_run = Run(run_id, loaded.name, this.settings, path)
+        with ThreadPoolExecutor(1) as ahead:
+            ahead.submit(getattr, this_run, "registry")  # imports MLflow, a second that the verdict would wait for
+            with Board(this.console, f"{loaded.name} {run_id}", tuple(task.key for task in tasks(names))) as board:
+                states = _follow(airflow, board, loaded.name, run_id, this.console, where)
+        this.console.print(f"finished after {time.monotonic() - started:.0f} s", style="dim")
         _finish(this, this_run, names, _failure(airflow, loaded.name, run_id, states))
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from threading import Timer
@@ -116,7 +117,9 @@ def test_a_process_that_was_lost_in_the_middle_of_a_message_is_such_a_failure_to
 
 
 def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
     while not path.exists():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -126,6 +129,8 @@ def test_a_part_begins_after_the_one_before_and_prepares_itself_only_where_a_cor
         tell("first")
         if most == 2:
             wait_for(tmp_path / "prepared")
+        else:
+            time.sleep(0.3)  # for who would prepare itself where it must not
         assert (tmp_path / "prepared").exists() is (most == 2)
         (tmp_path / "done").touch()
 
@@ -160,17 +165,36 @@ def test_what_is_done_here_meanwhile_waits_for_an_idle_core(tmp_path, most):
 
 def test_nothing_is_begun_after_a_failure(tmp_path):
     def refuse(_: Tell) -> None:
-        wait_for(tmp_path / "begun")
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        (tmp_path / "begun").touch()
+        wait_for(tmp_path / "goes on")
         raise Rejected([Problem("the rows are wrong", "check", "mend them")])
 
     def go_on(_: Tell) -> None:
-        (tmp_path / "begun").touch()
-        time.sleep(0.3)
+        wait_for(tmp_path / "begun")
+        other = psutil.Process(int((tmp_path / "pid").read_text()))
+        (tmp_path / "goes on").touch()
+        other.wait(60)  # what it had to say is said
 
     never = Part(lambda _: (tmp_path / "next").touch())
     with pytest.raises(Rejected):
         side_by_side({"a": [Part(refuse), never], "b": [Part(go_on), never]}, lambda *_: None, 2)
     assert not (tmp_path / "next").exists()
+
+
+def test_no_thread_is_left_after_a_failure(tmp_path):
+    def refuse(_: Tell) -> None:
+        wait_for(tmp_path / "meanwhile")
+        raise Rejected([Problem("the rows are wrong", "check", "mend them")])
+
+    def meanwhile() -> None:
+        (tmp_path / "meanwhile").touch()
+        time.sleep(0.5)
+
+    before = threading.active_count()
+    with pytest.raises(Rejected):
+        side_by_side({"a": [Part(refuse)]}, lambda *_: None, 2, meanwhile)
+    assert threading.active_count() == before
 
 
 def test_one_that_is_lost_while_it_prepares_itself_is_a_failure(tmp_path):

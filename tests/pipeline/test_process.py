@@ -28,6 +28,7 @@ EXPORTED = """
 import sys
 from types import SimpleNamespace
 from torch import nn
+import training.models.neural  # whose class the module is of
 from training.onnx_model import network_graph
 network_graph(SimpleNamespace(module=nn.Linear(3, 2)), 3)
 print([name for name in sys.argv[1:] if name not in sys.modules])
@@ -39,6 +40,8 @@ from pipeline.refs import DatasetRef
 from pipeline.run import Run
 from pipeline.spec import PipelineSpec
 from pipeline.step import main
+
+logging.root.setLevel(logging.INFO)  # as a task of Airflow finds it
 
 def snapshot(spec: PipelineSpec, run: Run) -> DatasetRef:
     logging.getLogger("another").info("to itself")
