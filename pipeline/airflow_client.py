@@ -20,6 +20,7 @@ from pipeline.settings import Settings
 
 ENDED = ("success", "failed")
 _PAGE = 100  # Airflow's largest page
+STORING_S = 1.0  # between the reading of a DAG's file and the note that it was read
 _RETRIED = (500, 502, 503, 504)
 _COMMAND_ENDED = "Command exited with return code"  # what operators log after the last line of a step
 
@@ -72,17 +73,18 @@ class AirflowClient:
             Invalid: it is not there in time; names the files that could not be read, or the DAGs there are.
         """
         deadline = time.monotonic() + timeout_s
-        asked = False
+        asked: str | None = None  # by when it had been read when we asked for it to be read anew
         while True:
             found = self._dag(dag)
-            if found is not None and not found["is_stale"] and _epoch(found["last_parsed_time"]) >= changed:
+            parsed = str(found["last_parsed_time"]) if found else ""
+            if found is not None and not found["is_stale"] and _begun(found) >= changed:
                 if found["is_paused"]:
                     self.unpause(dag)
                 return
             if time.monotonic() > deadline:
                 raise self._absent(dag, timeout_s)
-            if not asked:
-                asked = self._ask_to_parse()
+            if asked != parsed and self._ask_to_parse():
+                asked = parsed
             time.sleep(0.5)
 
     def unpause(self, dag: str) -> None:
@@ -274,5 +276,12 @@ def _lines(item: Any) -> list[str]:
     return [*str(item["event"]).splitlines(), *errors]
 
 
-def _epoch(iso: str | None) -> float:
-    return datetime.fromisoformat(iso).timestamp() if iso else 0.0
+def _begun(dag: Mapping[str, Any]) -> float:
+    """The epoch second before which the last reading of a DAG's file did not begin.
+
+    Airflow notes when what was read has been stored: a file that is written meanwhile is younger than what was read.
+    """
+    if not dag["last_parsed_time"]:
+        return 0.0
+    stored = datetime.fromisoformat(dag["last_parsed_time"]).timestamp()
+    return stored - float(dag.get("last_parse_duration") or 0.0) - STORING_S

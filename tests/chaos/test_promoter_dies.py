@@ -52,7 +52,7 @@ def test_a_promotion_killed_before_any_write_ends_the_same_when_run_again(world:
         while asked < REQUESTS:
             time.sleep(0.1)
             heard = client.heard()
-            assert set(heard) == {new}
+            assert set(heard) <= {new}
             asked += sum(heard.values())
     assert client.failures == []
 

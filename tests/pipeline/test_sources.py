@@ -306,7 +306,7 @@ def web() -> Iterator[str]:
 
 
 def test_a_web_server_in_all_its_moods(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_files, "SILENCE_S", 0.3)
+    monkeypatch.setattr(source_files, "SILENCE_S", 1.0)
     assert len(rows(f"{web}/200.csv")) == 1
     for path, kind, says in (
         ("404.csv", Invalid, "there is no such file"),

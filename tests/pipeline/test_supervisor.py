@@ -141,7 +141,7 @@ def test_a_failing_start_says_why_and_leaves_nothing(supervisor: Supervisor, set
 def test_the_first_end_is_told_when_it_was_started_again(
     supervisor: Supervisor, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.supervisor._POLL_S", 4.0)  # a busy machine: supervisor has restarted it meanwhile
+    monkeypatch.setattr("pipeline.supervisor._POLL_S", 8.0)  # a busy machine: supervisor has restarted it meanwhile
     count = settings.home / "count"
     code = f"""
 import pathlib, time

@@ -87,9 +87,20 @@ def raw(
         return server.infer(model, given, outputs=[grpc.InferRequestedOutput(name) for name in outputs] or None)
 
 
-def statistics(client: TritonClient, model: str) -> dict:
+def statistics(client: TritonClient, model: str, answered: int) -> dict:
+    """What the server has counted, once that is so many answers: it counts after it has answered."""
+    deadline = time.monotonic() + 10
     with grpc.InferenceServerClient(client.address) as server:
-        return server.get_inference_statistics(model, as_json=True)["model_stats"][0]
+        while True:
+            found = server.get_inference_statistics(model, as_json=True)["model_stats"][0]
+            batched = sum(
+                int(one["batch_size"]) * int(one["compute_infer"]["count"]) for one in found.get("batch_stats", ())
+            )
+            counted = int(found["inference_stats"]["success"].get("count", 0))
+            is_all = counted == answered and batched == int(found.get("inference_count", 0))
+            if is_all or time.monotonic() > deadline:
+                return found
+            time.sleep(0.02)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -171,10 +182,10 @@ def test_batches_of_all_sizes_at_once_have_the_bits_of_this_process(client, load
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(8)))
-    found = statistics(client, f"network_{count}")
+    found = statistics(client, f"network_{count}", 320)
     assert found["inference_stats"]["success"]["count"] == "320"
     assert int(found["inference_stats"]["compute_infer"]["ns"]) > 0
-    assert int(found["execution_count"]) < 320  # some came together
+    assert count > 1 or int(found["execution_count"]) < 320  # some came together
     assert sum(int(one["batch_size"]) * int(one["compute_infer"]["count"]) for one in found["batch_stats"]) == int(
         found["inference_count"]
     )
@@ -280,10 +291,10 @@ def test_what_a_client_cancels_is_not_computed(client, load):
         waiting.cancel()
         assert cancelled.wait(10)
         assert not done.is_set(), "the server was too fast"
-        assert done.wait(60)
+        assert done.wait(300)
         tensor.set_data_from_numpy(np.array([1]))
         server.infer("slow", [tensor])
-    found = statistics(client, "slow")["inference_stats"]
+    found = statistics(client, "slow", 2)["inference_stats"]
     assert found["success"]["count"] == "2"
 
 

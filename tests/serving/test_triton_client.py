@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -128,8 +129,10 @@ def test_a_batch_with_a_bad_request_does_not_fail_its_neighbours(client, shared_
     assert [answers[0], *answers[2:]] == [10.0, 30.0, 20.0]
     assert "indices element out of data bounds, idx=7" in answers[1]
     with grpc.InferenceServerClient(client.address) as raw:
-        found = raw.get_inference_statistics("pick", as_json=True)["model_stats"][0]
-    assert found["batch_stats"][0]["batch_size"] == "4"  # they were indeed one batch
+        deadline = time.monotonic() + 10
+        while not (found := raw.get_inference_statistics("pick", as_json=True)["model_stats"][0].get("batch_stats")):
+            assert time.monotonic() < deadline  # it counts after it has answered
+    assert found[0]["batch_size"] == "4"  # they were indeed one batch
 
 
 def test_what_a_native_configuration_says_is_honoured(client, shared_triton, save_graph):

@@ -244,7 +244,7 @@ def test_a_model_in_another_hand_is_left_alone_for_a_while(
         assert server(settings) == before
         monkeypatch.setattr(watch, "LEAVE_S", 1.0)
         assert until(lambda: eyes(1.0).patience.tries == 1)
-        assert until(lambda: server(settings) != before)
+        assert until(lambda: Supervisor(settings).pid("triton") not in (0, before.pid))
     with asking(settings, "m") as client:
         assert client.is_back(BACK_S)
 

@@ -199,7 +199,13 @@ def test_a_job_that_another_removed_can_be_made_again(run: Run, cluster: FakeClu
 
 def test_a_step_that_is_told_to_end_takes_its_job_along(run: Run, cluster: FakeCluster) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    kuberay(cluster, run, running(), lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+    def end() -> None:
+        while signal.getsignal(signal.SIGTERM) is before:  # it would end the tests
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    kuberay(cluster, run, running(), end)
     with pytest.raises(SystemExit) as caught:
         train_in_job(TWO, run, cluster, poll_s=0.01)
     assert caught.value.code == 128 + signal.SIGTERM
