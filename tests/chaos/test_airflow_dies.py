@@ -21,6 +21,7 @@ from pipeline.run import APPROVE, Run
 from pipeline.supervisor import Supervisor
 from tests.chaos.conftest import SPEC, World
 from tests.chaos.test_steps_die import results
+from tests.processes import command_line
 
 pytestmark = pytest.mark.stack
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -50,18 +51,10 @@ def processes(world: World) -> list[psutil.Process]:
     return [first, *first.children(recursive=True)]
 
 
-def titles(process: psutil.Process) -> str:
-    """Its command line; none of one that has ended since."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
 def kill(world: World, part: str) -> None:
     """Its first process, its api-server, its scheduler, or all there is of it."""
     every = processes(world)
-    titled = {title: one for one in every for title in ("LocalExecutor", "api_server") if title in titles(one)}
+    titled = {title: one for one in every for title in ("LocalExecutor", "api_server") if title in command_line(one)}
     parts = {
         "first": [every[0]],
         "api-server": [titled["api_server"]],

@@ -19,6 +19,7 @@ from pipeline.programs import airflow_credentials
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
 from pipeline.sweep import marked
+from tests.processes import command_line
 
 pytestmark = pytest.mark.stack
 
@@ -57,14 +58,6 @@ def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.2)
-
-
-def title(process: psutil.Process) -> str:
-    """Its command line; none of one that has ended since, such as the reader of a DAG file."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def test_a_new_dag_file_is_awaited_triggered_and_followed(airflow: AirflowClient, airflow_settings: Settings) -> None:
@@ -145,13 +138,13 @@ def test_airflow_listens_on_this_machine_alone_and_keeps_its_mark(airflow_settin
     ]
     assert (airflow_settings.host, airflow_settings.airflow_port) in listening
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {airflow_settings.host}
-    assert sum("LocalExecutor" in title(process) for process in processes) == max(2, cores())
+    assert sum("LocalExecutor" in command_line(process) for process in processes) == max(2, cores())
     url = f"{airflow_settings.airflow_url}/api/v2/monitor/health"
     until(lambda: {part["status"] for part in httpx.get(url, trust_env=False).json().values()} == {"healthy"})
 
 
 def test_a_component_that_dies_brings_airflow_back(airflow_settings: Settings) -> None:
-    api = next(process for process in marked(airflow_settings.home) if "api_server" in title(process))
+    api = next(process for process in marked(airflow_settings.home) if "api_server" in command_line(process))
     standalone = api.parent()
     assert standalone is not None
     patient = AirflowClient(airflow_settings.model_copy(update={"timeout_s": 180.0}))  # as long as it may take to start
