@@ -1,4 +1,4 @@
-"""Real servers for the tests, and none left behind: a project of their own, free ports, a marked process tree."""
+"""Servers of a test run, one of a kind for each worker, and none left behind; marks and groups by what a test needs."""
 
 from __future__ import annotations
 
@@ -6,29 +6,38 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from pipeline import stack
-from pipeline.ports import free_ports
+from pipeline.process import cores
 from pipeline.programs import environment
 from pipeline.settings import Settings
 from pipeline.sweep import sweep
+from tests.support.postgres import Postgres, is_installed, running_postgres
+from tests.support.servers import ServerGuard
+from tests.support.settings import CHECKOUT, own_settings
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-PORTS = ("airflow_port", "mlflow_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port")
+SERVERS = {"stack_settings", "airflow_settings", "shared_triton", "own_triton", "postgres"}  # fixtures
+TOOLS = {
+    "helm": ((CHECKOUT / ".tools" / "helm").is_file, "no helm here: make env"),
+    "postgres": (is_installed, "no PostgreSQL here: apt-get install postgresql"),
+    "buildah": (lambda: shutil.which("buildah") is not None, "no buildah here: apt-get install buildah"),
+    "cluster": (lambda: bool(os.environ.get("KUBECONFIG")), "KUBECONFIG names no cluster"),
+}
+guard = ServerGuard()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The developer's settings stay out; a terminated test run tidies up as an interrupted one does."""
+    """Keep the developer's settings out; let a terminated run clean up as an interrupted one does."""
     for name in [name for name in os.environ if name.startswith("SLIPWAY_")]:
         del os.environ[name]
     os.environ.update(environment(Settings()))
     del os.environ["MLFLOW_TRACKING_URI"]  # names the developer's own server
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(2, cores() // workers))))
     hypothesis.settings.register_profile(
         "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
     )
@@ -40,9 +49,37 @@ def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by mark, and before groups become a part of the ids
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses a server; skip what lacks its tool; keep the tests of a file, or of a server, on one worker."""
+    missing = {mark: reason for mark, (is_here, reason) in TOOLS.items() if not is_here()}
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & SERVERS:
+            item.add_marker(pytest.mark.stack)
+        if "postgres" in fixtures:
+            item.add_marker(pytest.mark.postgres)
+        for mark in missing.keys() & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.skip(reason=missing[mark]))
+        if item.get_closest_marker("xdist_group") is None:
+            file = item.path.relative_to(CHECKOUT)
+            group = (
+                "airflow" if "airflow_settings" in fixtures else "chaos" if "chaos" in file.parts else file.as_posix()
+            )
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(autouse=True)
+def _no_server(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Refuse servers to tests without the mark `stack`."""
+    guard.test = "" if request.node.get_closest_marker("stack") else request.node.nodeid
+    yield
+    guard.test = ""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_leftovers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Whatever a test has started under its temporary folder ends when all tests have."""
+    """End whatever a test has started under its temporary folder when all tests have ended."""
     yield
     sweep(tmp_path_factory.getbasetemp())
 
@@ -50,7 +87,7 @@ def _no_leftovers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """A home of its own and free ports; nothing is started."""
-    return _settings(home=tmp_path / "home")
+    return own_settings(home=tmp_path / "home")
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +98,9 @@ def stack_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting
     (root / "feature_checks" / "suites").mkdir(parents=True)
     for name in ("pipelines.py", ".airflowignore"):
         shutil.copyfile(CHECKOUT / "dags" / name, root / "dags" / name)
-    settings = _settings(root=root, home=root / ".slipway")
-    has_triton = find_spec("serving.server") is not None and settings.triton_dir.is_dir()
+    settings = own_settings(root=root, home=root / ".slipway")
     try:
-        stack.up(settings, ("mlflow", "triton") if has_triton else ("mlflow",))
+        stack.up(settings, ("mlflow", "triton"))
         yield settings
     finally:
         stack.down(settings)
@@ -77,6 +113,8 @@ def airflow_settings(stack_settings: Settings) -> Settings:
     return stack_settings
 
 
-def _settings(**values: object) -> Settings:
-    ports = dict(zip(PORTS, free_ports("127.0.0.1", len(PORTS)), strict=True))
-    return Settings.model_validate({"triton_dir": CHECKOUT / ".triton", **ports, **values})
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that asks for a password; tests take databases of their own."""
+    with running_postgres() as server:
+        yield server

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
-from chain import PASSED, chain, graph
-from packed import ROW, answer
 
 from pipeline.errors import Invalid
 from pipeline.record import digest_of, read_record, sequences
 from pipeline.refs import ModelVersionRef
 from pipeline.run import Run
 from serving.register import CHAMPION
-from tests.chaos.conftest import World
+from tests.chaos.world import World
+from tests.serving.chain import PASSED, chain, graph
+from tests.serving.packed import ROW, answer
 
 SPEC = """version: 1
 name: {name}

@@ -19,9 +19,9 @@ from pipeline.record import sequences
 from pipeline.refs import Approval, PromotionRef
 from pipeline.run import APPROVE, Run
 from pipeline.supervisor import Supervisor
-from tests.chaos.conftest import SPEC, World
 from tests.chaos.test_steps_die import results
-from tests.processes import command_line
+from tests.chaos.world import SPEC, World
+from tests.support.processes import command_line
 
 pytestmark = pytest.mark.stack
 CHECKOUT = Path(__file__).resolve().parents[2]

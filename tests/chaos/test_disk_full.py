@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
-from packed import asking
-
 from pipeline.errors import Invalid
 from pipeline.graph import STEPS
 from pipeline.refs import PromotionRef
 from pipeline.run import Run
 from tests.chaos.children import Ended
-from tests.chaos.conftest import World
 from tests.chaos.lines import agreed, known, ready, weight
 from tests.chaos.test_steps_die import results
+from tests.chaos.world import World
+from tests.serving.packed import asking
 
 pytestmark = pytest.mark.stack
 

@@ -14,9 +14,9 @@ import pytest
 
 from pipeline.graph import STEPS
 from pipeline.supervisor import Supervisor
-from tests.chaos.conftest import World
 from tests.chaos.lines import agreed, ready, weight
 from tests.chaos.test_steps_die import results
+from tests.chaos.world import World
 
 pytestmark = pytest.mark.stack
 TRIES, RETRY_S = 12, 3.0

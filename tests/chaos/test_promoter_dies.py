@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
-from packed import answer, asking
-
 from serving.register import CHAMPION
-from tests.chaos.conftest import World
 from tests.chaos.lines import agreed, known, ledger, ready, weight
+from tests.chaos.world import World
+from tests.serving.packed import answer, asking
 
 pytestmark = pytest.mark.stack
 EVERY = os.environ.get("CHAOS") == "all"  # every write, not one in STRIDE

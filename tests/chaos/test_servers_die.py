@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
-from packed import asking
-
 from pipeline.supervisor import Supervisor
-from tests.chaos.conftest import World
 from tests.chaos.lines import agreed, known, ledger, ready, weight
+from tests.chaos.world import World
+from tests.serving.packed import asking
 
 pytestmark = pytest.mark.stack
 BACK_S, TRIES, RETRY_S = 90.0, 15, 2.0

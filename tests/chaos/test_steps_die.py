@@ -9,7 +9,7 @@ import pytest
 from pipeline.graph import STEPS, Task
 from pipeline.refs import DatasetRef, Evaluation, GateReport, LoggedModelRef, ModelVersionRef, OnnxRef, PromotionRef
 from pipeline.run import Run
-from tests.chaos.conftest import World
+from tests.chaos.world import World
 
 pytestmark = pytest.mark.stack
 

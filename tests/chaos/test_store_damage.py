@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
-from packed import answer
 
 from pipeline.errors import Invalid, SlipwayError
 from pipeline.graph import STEPS, Task
@@ -21,7 +17,8 @@ from pipeline.refs import DatasetRef, LoggedModelRef, ModelVersionRef, OnnxRef, 
 from pipeline.run import ROLLBACK, Run
 from pipeline.step import execute, pin_spec
 from serving.rollback import rollback
-from tests.chaos.conftest import World
+from tests.chaos.world import World
+from tests.serving.packed import answer
 
 pytestmark = pytest.mark.stack
 

@@ -21,7 +21,6 @@ import pytest
 import yaml
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 from airflow.sdk.serde import deserialize, serialize
-from api_server import Pods, api_server
 from kubernetes import client, config
 
 from dags.factory import build, build_rollback
@@ -29,6 +28,7 @@ from pipeline.run import ROLLBACK, Envelope, slug
 from pipeline.settings import Settings
 from pipeline.spec_file import load_spec
 from pipeline.store import Store
+from tests.dags.api_server import Pods, api_server
 
 NOWHERE = {"slipway.dev/test": "no-node-has-this"}  # pods stay pending, so that the tests alone say how they are
 SPEC = """version: 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -21,10 +20,8 @@ from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHo
 from airflow.sdk.exceptions import TaskDeferred
 from kubernetes_asyncio.client import ApiException
 
-sys.path.insert(0, str(Path(__file__).parent))
-from pod_worlds import NOWHERE, WORLDS, Life, World, eventually, gone
-
 from dags import pod_trigger
+from tests.dags.pod_worlds import NOWHERE, WORLDS, Life, World, eventually, gone
 
 Lives = Callable[..., Life]
 

@@ -16,11 +16,11 @@ import psutil
 import pytest
 
 from pipeline import stack
-from pipeline.ports import free_ports
-from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
 from tests.docker.dockerfiles import DOCKER
 from tests.serving.packed import serve
+from tests.support.ports import worker_port
+from tests.support.settings import own_settings
 
 PROGRAM = DOCKER / "triton" / "answers.py"
 HOST = "127.0.0.1"
@@ -151,7 +151,7 @@ def test_a_model_that_is_busy_is_not_dead_and_one_that_does_nothing_is(
 
 
 def test_a_server_that_is_not_there() -> None:
-    (port,) = free_ports(HOST, 1)
+    port = worker_port()
     code, text = answers(port)
     assert code == 1
     assert text.startswith("the server does not answer: ")
@@ -159,9 +159,7 @@ def test_a_server_that_is_not_there() -> None:
 
 @pytest.mark.stack
 def test_the_real_server_that_is_stopped(tmp_path: Path) -> None:
-    names = ("mlflow_port", "airflow_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port")
-    ports = dict(zip(names, free_ports(HOST, len(names)), strict=True))
-    settings = Settings.model_validate({"home": tmp_path / "home", **ports})
+    settings = own_settings(home=tmp_path / "home")
     try:
         stack.up(settings, ("triton",))
         Supervisor(settings).stop("triton-watch")  # it would heal what we break

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.ports import free_ports
 from tests.docker.test_compose import VERSION
+from tests.support.ports import worker_ports
 
 pytestmark = pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed")
 
@@ -85,7 +85,7 @@ def test_a_pod_can_fetch_a_package() -> None:
 
 @pytest.mark.parametrize("image", ["triton", "triton-gpu"])
 def test_triton_starts_on_an_empty_repository_and_ends_when_it_is_told(image: str) -> None:
-    ports = [str(port) for port in free_ports("127.0.0.1", 3)]
+    ports = [str(port) for port in worker_ports(3)]
     with container(image) as name:
         said = run(name, "python3", "-c", TRITON, *ports).splitlines()
         assert "ready 200" in said

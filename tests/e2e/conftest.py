@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from release import TOOLS, Release
+from tests.e2e.release import TOOLS, Release
 
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import yaml
 from pydantic import SecretStr
-from release import CHECKOUT, TOOLS, Client, Release
 from sklearn.datasets import load_breast_cancer
 
 from pipeline.airflow_client import AirflowClient
@@ -25,6 +24,7 @@ from pipeline.settings import Settings
 from pipeline.tensors import to_tensors
 from serving.probe import served_schema
 from serving.triton import TritonClient
+from tests.e2e.release import CHECKOUT, TOOLS, Client, Release
 
 MODEL = "selftest"  # the pipeline of `helm test`
 SPEC: dict[str, Any] = {

@@ -1,6 +1,6 @@
-"""`python tests/fuzz/by_coverage.py TARGET [libFuzzer options]`: atheris drives a target by the code that it reaches.
+"""`python -m tests.fuzz.by_coverage TARGET [libFuzzer options]`: atheris drives a target by the code that it reaches.
 
-    uv pip install atheris; python tests/fuzz/by_coverage.py csv -max_total_time=600
+    uv pip install atheris; python -m tests.fuzz.by_coverage csv -max_total_time=600
 
 Not a part of the suite: it ends at the first input that brings a traceback, which it leaves in a file.
 """
@@ -8,11 +8,9 @@ Not a part of the suite: it ends at the first input that brings a traceback, whi
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import atheris
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 with atheris.instrument_imports(include=["pipeline", "serving", "feature_checks", "yaml"]):
     from tests.fuzz.targets import TARGETS, ends_well
 

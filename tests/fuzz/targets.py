@@ -28,7 +28,7 @@ from pipeline.spec_file import parse_overrides, parse_spec
 from pipeline.tensors import to_tensors
 from serving.policy import ServingPolicy
 from serving.predict import read_request
-from tests.whole import infer_rows
+from tests.support.batches import infer_rows
 
 PLACE = "fuzzed"
 SCHEMA = RowSchema(

@@ -5,15 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-from charts import CHART, EXTERNAL, MATRIX, NAME, NAMESPACE, ROOT, S3, Refused, find, helm, render, rendered, template
+from tests.helm.charts import (
+    CHART,
+    EXTERNAL,
+    MATRIX,
+    NAME,
+    NAMESPACE,
+    ROOT,
+    S3,
+    Refused,
+    find,
+    helm,
+    render,
+    rendered,
+    template,
+)
 
 GOLDEN = Path(__file__).parent / "goldens" / "default.yaml"
 

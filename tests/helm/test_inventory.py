@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import kubernetes_validate
 import pytest
 from kubernetes_validate import utils
 
-sys.path.insert(0, str(Path(__file__).parent))
-from charts import EXTERNAL, MATRIX, everything, render, rendered
+from tests.helm.charts import EXTERNAL, MATRIX, everything, render, rendered
 
 MINORS = [utils.major_minor(version) for version in utils.all_versions()][-3:]
 CUSTOM = {

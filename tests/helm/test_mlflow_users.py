@@ -18,17 +18,15 @@ import httpx
 import pytest
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).parent))
-from charts import EXTERNAL, find, render
-
 from pipeline.columns import RowSchema
 from pipeline.errors import Invalid, Unavailable
-from pipeline.ports import free_ports
 from pipeline.refs import DatasetRef
 from pipeline.registry import Registry, TrialRecord
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.spec_file import load_spec
+from tests.helm.charts import EXTERNAL, find, render
+from tests.support.ports import worker_port
 
 pytestmark = pytest.mark.stack
 Become = Callable[[tuple[str, str]], Registry]
@@ -66,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             f"database_uri = {database}" if line.startswith("database_uri") else line for line in text.splitlines()
         ]
         (folder / name).write_text("\n".join(lines))
-    (port,) = free_ports("127.0.0.1", 1)
+    port = worker_port()
     environment = {
         **os.environ,
         "DATABASE": database,

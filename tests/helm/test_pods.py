@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from charts import DIGEST, EXTERNAL, MATRIX, POD, Manifest, containers, everything, find, made, pods, render, rendered
-
 from pipeline.settings import Settings
+from tests.helm.charts import (
+    DIGEST,
+    EXTERNAL,
+    MATRIX,
+    POD,
+    Manifest,
+    containers,
+    everything,
+    find,
+    made,
+    pods,
+    render,
+    rendered,
+)
 
 ALLOWED_VOLUMES = {"configMap", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 TOKENS = {  # who speaks to the cluster's API

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,12 +15,10 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from charts import EXTERNAL, MATRIX, NAME, NAMESPACE, Manifest, Refused, find, render, rendered
-
 from pipeline.errors import Invalid
 from pipeline.settings import Settings
 from serving.signing import check_signature, sign
+from tests.helm.charts import EXTERNAL, MATRIX, NAME, NAMESPACE, Manifest, Refused, find, render, rendered
 
 Secrets = dict[str, dict[str, str]]
 Install = Callable[[dict[str, Any], Secrets], list[Manifest]]

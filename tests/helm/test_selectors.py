@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from charts import EXTERNAL, MATRIX, Manifest, containers, everything, find, made, pods, policies, render, rendered
+from tests.helm.charts import (
+    EXTERNAL,
+    MATRIX,
+    Manifest,
+    containers,
+    everything,
+    find,
+    made,
+    pods,
+    policies,
+    render,
+    rendered,
+)
 
 each_case = pytest.mark.parametrize("case", MATRIX)
 PROMOTER, STEP, TRITON, CANARY = "Pod/breast-cancer-gate", "Pod/breast-cancer-snapshot", "Deployment/slipway-model-fraud-eu-v7", "Deployment/slipway-model-fraud-eu-v7-canary"  # fmt: skip

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from charts import CHART, ROOT, Refused, template
-from values import BEGIN, END, defaults, keys, schema, table
-
 from pipeline.graph import STEPS
+from tests.helm.charts import CHART, ROOT, Refused, template
+from tests.helm.values import BEGIN, END, defaults, keys, schema, table
 
 WHOLE = schema()
 KEYS = list(keys(WHOLE, WHOLE))

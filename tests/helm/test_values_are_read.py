@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from charts import INGRESS, S3, Refused, render, template
-from values import Schema, defaults, keys, schema
+from tests.helm.charts import INGRESS, S3, Refused, render, template
+from tests.helm.values import Schema, defaults, keys, schema
 
 Path_ = tuple[str, ...]
 Values = dict[str, Any]

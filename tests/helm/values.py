@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from charts import CHART
+
+from tests.helm.charts import CHART
 
 Schema = dict[str, Any]
 BEGIN, END = "<!-- values: generated from values.schema.json and values.yaml -->", "<!-- end of values -->"

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import httpx
 import psutil
 
-from pipeline.ports import free_ports
 from pipeline.program import Program
+from tests.support.ports import worker_port
 
 SERVER = """
 import http.server, json, os, subprocess, sys
@@ -28,7 +28,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 
 def server(name: str = "web", *arguments: str, **env: str) -> Program:
-    (port,) = free_ports("127.0.0.1", 1)
+    port = worker_port()
     return Program(
         name=name,
         argv=(sys.executable, "-c", SERVER, str(port), *arguments),
@@ -41,7 +41,7 @@ def server(name: str = "web", *arguments: str, **env: str) -> Program:
 
 
 def script(code: str, name: str = "web", **options: object) -> Program:
-    (port,) = free_ports("127.0.0.1", 1)
+    port = worker_port()
     url = f"http://127.0.0.1:{port}/"
     return Program(name, (sys.executable, "-c", code), ready_url=url, **options)  # type: ignore[arg-type]
 

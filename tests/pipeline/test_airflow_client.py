@@ -19,7 +19,7 @@ from pipeline.programs import airflow_credentials
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
 from pipeline.sweep import marked
-from tests.processes import command_line
+from tests.support.processes import command_line
 
 pytestmark = pytest.mark.stack
 

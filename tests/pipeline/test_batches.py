@@ -25,7 +25,7 @@ from pipeline.gate_rules import Gates, Slices
 from pipeline.infer import infer
 from pipeline.sources import read_batches
 from pipeline.spec import Binary, Data, Multiclass, Regression, Task
-from tests.whole import read_source
+from tests.support.batches import read_source
 from training.snapshot import to_parquet
 
 ROWS = 60

@@ -13,7 +13,7 @@ from pipeline.errors import Invalid
 from pipeline.gate_rules import Direction, Gates, Robustness, Slices
 from pipeline.labels import guess_task
 from pipeline.spec import Binary, Data, Multiclass, Regression, Task
-from tests.whole import guess_kind, infer_rows
+from tests.support.batches import guess_kind, infer_rows
 
 ROWS = 60
 BINARY = Binary(kind="binary")

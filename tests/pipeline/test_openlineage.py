@@ -378,7 +378,7 @@ def test_without_a_receiver_nothing_of_it_is_loaded(settings: Settings, tmp_path
     import sys
 
     code = (
-        "import sys, json; from pathlib import Path; sys.path.insert(0, 'tests/pipeline')\n"
+        "import sys; from pathlib import Path\n"
         "from pipeline.step import execute; from pipeline.run import Run; from pipeline.settings import Settings\n"
         "from pipeline.refs import DatasetRef; from pipeline.spec import PipelineSpec\n"
         "from pipeline.spec_file import parse_spec\n"

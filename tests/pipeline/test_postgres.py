@@ -11,7 +11,7 @@ import sqlalchemy
 
 from pipeline.errors import Invalid, SlipwayError
 from pipeline.spec import Binary, Data
-from tests.whole import infer_rows, read_source
+from tests.support.batches import infer_rows, read_source
 
 pytestmark = pytest.mark.stack
 TABLE = """

@@ -27,7 +27,7 @@ from pipeline.errors import Invalid, SlipwayError, Unavailable
 from pipeline.mask import mask
 from pipeline.sources import SKLEARN, describe
 from pipeline.spec import Data
-from tests.whole import read_source
+from tests.support.batches import read_source
 
 
 def rows(source: str, base: Path = Path(), **more: str) -> pd.DataFrame:
@@ -227,7 +227,7 @@ def test_a_token_of_a_server_comes_by_the_environment(tmp_path: Path) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         source = f"http://127.0.0.1:{server.server_port}/rows.csv"
         code = (
-            "from pathlib import Path; from tests.whole import read_source; from pipeline.spec import Data; "
+            "from pathlib import Path; from tests.support.batches import read_source; from pipeline.spec import Data; "
             f"print(len(read_source(Data(source={source!r}, target='y'), Path())))"
         )
         said = []

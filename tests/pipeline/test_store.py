@@ -22,8 +22,8 @@ from werkzeug.wrappers import Response
 
 from pipeline.digest import digest_json, digest_tree
 from pipeline.errors import Invalid, Unavailable
-from pipeline.ports import free_ports
 from pipeline.store import Store
+from tests.support.ports import worker_port
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -70,7 +70,6 @@ def test_of_many_folders_one_is_first_and_whole(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from pipeline.ports import free_ports
 from pipeline.store import Store
 store = Store(sys.argv[1])
 print("ready", flush=True)
@@ -189,7 +188,7 @@ def test_a_bucket_that_refuses(
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store in a bucket of an S3 server, named as the chart names it: by AWS's own variables."""
-    (port,) = free_ports("127.0.0.1", 1)
+    port = worker_port()
     server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
     server.start()
     url = f"http://127.0.0.1:{port}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import SCHEMA, graph
 
 from pipeline.digest import digest_bytes, digest_file
 from pipeline.errors import SlipwayError
@@ -27,6 +23,7 @@ from serving.model_config import model_config
 from serving.package import package_key
 from serving.signing import sign
 from serving.triton import TritonClient
+from tests.serving.chain import SCHEMA, graph
 
 ROW = {"numeric": np.array([[0.75, 0.0]], np.float32), "categorical": np.array([["u"]], dtype=object)}
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import base64
 import html
 import re
-import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-sys.path.insert(0, str(Path(__file__).parent))
-from full_record import full_record
-
 from pipeline.refs import Approval
 from serving.cards import cards, short
 from serving.changes import changes
 from serving.markdown import escape
+from tests.serving.full_record import full_record
 
 DOCUMENTS = ("model_card", "technical_file")
 HOSTILE = (

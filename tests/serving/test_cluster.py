@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +12,11 @@ import pytest
 from kubernetes import client
 from kubernetes.dynamic import exceptions
 
-sys.path.insert(0, str(Path(__file__).parent))
-from worlds import NOWHERE, WORLDS, World
-
 from pipeline.cluster import Conflict, KubernetesCluster, Manifest
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from serving.lease import lease
 from serving.readiness import await_ready
+from tests.serving.worlds import NOWHERE, WORLDS, World
 
 
 @pytest.fixture(scope="module", params=sorted(WORLDS))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +16,6 @@ from typing import Any
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-from worlds import WORLDS, World, owner
-
 from pipeline.cluster import Manifest, whole_cores
 from pipeline.errors import Invalid, Rejected, Unavailable
 from pipeline.serving_rules import BlueGreen, Canary
@@ -28,6 +24,7 @@ from serving.cluster_plane import ClusterPlane
 from serving.manifests import TRAFFIC, VERSION, Version, model_name, version_name
 from serving.observe import Load
 from serving.policy import ServingPolicy
+from tests.serving.worlds import WORLDS, World, owner
 
 BLUE_GREEN = BlueGreen(kind="blue_green")
 GOLDENS = Path(__file__).parent / "goldens"

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -21,9 +19,6 @@ import pandas as pd
 import pytest
 import xgboost as xgb
 from onnx import ModelProto, helper, numpy_helper
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import RealTriton
 
 from pipeline.columns import RowSchema
 from pipeline.dataset import held_out
@@ -37,7 +32,8 @@ from serving.gate import GATES
 from serving.gates.base import Champion, Evidence, judge
 from serving.gates.latency import LatencyGate
 from serving.model_config import MODEL_FILE, model_config
-from tests.whole import infer_rows
+from tests.serving.real_triton import RealTriton
+from tests.support.batches import infer_rows
 from training.features import Features, fit_features
 from training.models.base import Fold, Native, Params
 from training.models.boosted import Boosted, BoostedTrainer

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import RealTriton
 
 from pipeline.errors import Invalid, Unavailable
 from pipeline.settings import Settings
 from serving.endpoints import at, serving
+from tests.serving.real_triton import RealTriton
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -16,9 +15,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import SCHEMA, Chain, chain, native, rows, spec_of
 
 from pipeline.gate_rules import Waiver
 from pipeline.refs import GateReport, Table, Validation, Verdict
@@ -33,6 +29,7 @@ from serving.gate_plots import plots
 from serving.gate_report import as_text, metrics, render
 from serving.gates.base import Champion, Evidence, Floats, Gate, judge
 from serving.triton import TritonClient
+from tests.serving.chain import SCHEMA, Chain, chain, native, rows, spec_of
 
 FRAME = rows(600).assign(region=np.where(np.arange(600) % 3, "<script>alert('$x$')</script>", "north & south"))
 TENSORS = to_tensors(FRAME, SCHEMA)

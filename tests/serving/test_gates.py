@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
@@ -11,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import SCHEMA, native, rows, spec_of
 
 from pipeline.columns import RowSchema
 from pipeline.refs import Verdict
@@ -26,6 +22,7 @@ from serving.gates.champion import ChampionGate
 from serving.gates.parity import ParityGate
 from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
+from tests.serving.chain import SCHEMA, native, rows, spec_of
 
 FRAME = rows(400)
 TENSORS = to_tensors(FRAME, SCHEMA)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +16,6 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import SCHEMA, native, rows, spec_of
-
 from pipeline.columns import RowSchema
 from pipeline.commands.author import validate_spec
 from pipeline.errors import Invalid, Unavailable
@@ -29,6 +25,7 @@ from pipeline.target import encode_target
 from pipeline.tensors import to_tensors
 from serving.gates.base import Endpoint, Evidence, judge
 from serving.gates.judge import JudgeGate
+from tests.serving.chain import SCHEMA, native, rows, spec_of
 
 FRAME = rows(400)
 TENSORS = to_tensors(FRAME, SCHEMA)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import SCHEMA, graph, native, rows, spec_of
 
 from pipeline.errors import Unavailable
 from pipeline.refs import Table, Verdict
@@ -25,6 +20,7 @@ from pipeline.tensors import Tensors, to_tensors
 from serving.gates.base import Champion, Evidence, Floats, judge
 from serving.gates.latency import LatencyGate
 from serving.model_config import model_config
+from tests.serving.chain import SCHEMA, graph, native, rows, spec_of
 
 FRAME = rows(100)
 TENSORS = to_tensors(FRAME, SCHEMA)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import PASSED, Chain, chain
-
 from pipeline.errors import Invalid, Unavailable
 from pipeline.lineage import trace
 from pipeline.lineage_graph import Lineage
-from pipeline.ports import free_ports
 from pipeline.refs import CheckReport, Failure, Verdict
 from pipeline.run import ROLLBACK, Run
 from pipeline.settings import Settings
 from serving.places import repository
 from serving.rollback import rollback
 from serving.triton import TritonClient
+from tests.serving.chain import PASSED, Chain, chain
+from tests.support.ports import worker_port
 
 pytestmark = pytest.mark.stack
 CHECKS = CheckReport(
@@ -153,7 +150,7 @@ def test_what_is_unknown_or_ambiguous_is_said(make: Callable[..., Chain]) -> Non
     }.items():
         with pytest.raises(Invalid, match=said or None):
             trace(settings, registry, what)
-    (free,) = free_ports("127.0.0.1", 1)
+    free = worker_port()
     with pytest.raises(Unavailable):
         trace(settings, registry, f"127.0.0.1:{free}/{name}")
 

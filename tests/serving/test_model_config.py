@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import graph
 
 from pipeline.columns import Column, RowSchema
 from pipeline.serving_rules import Serving
@@ -18,6 +12,7 @@ from serving.model_config import model_config
 from serving.places import repository
 from serving.probe import probe
 from serving.triton import parse_config
+from tests.serving.chain import graph
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ['"', "'", "\\", '\\"', "\n", "\r\n", "\t", "\0", "\x01", "\x1b[31m", "\x7f", "\x85", "\u2028", "\ufeff", "\\u0041",

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import shutil
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +16,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as quick
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import graph
-from packed import answer, pack, serve
-
 from pipeline import stack
 from pipeline.digest import digest_bytes, digest_file
 from pipeline.errors import Invalid, Unavailable
-from pipeline.ports import free_ports
 from pipeline.serving_rules import BlueGreen
 from pipeline.settings import Settings
 from pipeline.store import Store
@@ -36,6 +30,9 @@ from serving.package import MOST, package_key, read_manifest, verify, verify_as
 from serving.places import challenger
 from serving.signing import SIGNATURE, sign
 from serving.start import whole_challenger
+from tests.serving.chain import graph
+from tests.serving.packed import answer, pack, serve
+from tests.support.settings import own_settings
 
 GRAPH = graph(1.0)
 
@@ -279,9 +276,7 @@ def test_a_monstrous_manifest_is_a_sentence(own: Settings, packed: tuple[Path, V
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A serving Triton with version 1 of `m`."""
     folder = tmp_path_factory.mktemp("serving")
-    names = ("triton_http_port", "triton_grpc_port", "triton_metrics_port")
-    ports = dict(zip(names, free_ports("127.0.0.1", len(names)), strict=True))
-    own = Settings.model_validate({"home": folder / "home", **ports})
+    own = own_settings(home=folder / "home")
     try:
         stack.up(own, ("triton",))
         serve(own, folder / "one", "m", 1)

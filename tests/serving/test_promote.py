@@ -21,9 +21,6 @@ import mlflow
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import PASSED, Chain, chain, native
-
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, Rejected, SlipwayError, Unavailable
 from pipeline.gate_rules import Waiver
@@ -43,6 +40,7 @@ from serving.record import KEY_TAG, TAG
 from serving.register import CHALLENGER, CHAMPION
 from serving.rollback import Way, rollback
 from serving.triton import TritonClient
+from tests.serving.chain import PASSED, Chain, chain, native
 
 pytestmark = pytest.mark.stack
 

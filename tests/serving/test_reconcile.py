@@ -15,9 +15,6 @@ import httpx
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import PASSED, Chain, chain, native
-
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid
 from pipeline.record import record_key, sequences
@@ -32,6 +29,7 @@ from serving.register import CHALLENGER, CHAMPION
 from serving.rollback import rollback
 from serving.triton import TritonClient
 from serving.verify import verified
+from tests.serving.chain import PASSED, Chain, chain, native
 
 pytestmark = pytest.mark.stack
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -10,11 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import chain
-from ledgers import write_entry
-from worlds import WORLDS, World
 
 from pipeline.cluster import Manifest
 from pipeline.errors import Invalid
@@ -29,6 +23,9 @@ from serving.manifests import DIGEST, TRAFFIC, VERSION, Version
 from serving.promote import version_of
 from serving.reconcile import Reconciler
 from serving.register import CHALLENGER, CHAMPION
+from tests.serving.chain import chain
+from tests.serving.ledgers import write_entry
+from tests.serving.worlds import WORLDS, World
 
 pytestmark = pytest.mark.stack
 

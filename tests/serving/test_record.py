@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,11 +14,6 @@ import mlflow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import PASSED, Chain, chain
-from full_record import full_record
-from worlds import fake_world
 
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid, Rejected, Unavailable
@@ -49,6 +43,9 @@ from serving.record import record
 from serving.record_content import Verdict as Decision
 from serving.record_content import acknowledged, build
 from serving.signing import SIGNATURE
+from tests.serving.chain import PASSED, Chain, chain
+from tests.serving.full_record import full_record
+from tests.serving.worlds import fake_world
 
 GOLDEN = Path(__file__).resolve().parents[2] / "docs" / "record.schema.json"
 FULL = full_record()

@@ -5,20 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import graph
-from ledgers import write_entry
-from packed import answer, pack, serve
-
 from pipeline import stack
-from pipeline.ports import free_ports
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.supervisor import Supervisor
@@ -31,6 +24,10 @@ from serving.probe import probe
 from serving.server import SERVING
 from serving.start import sound
 from serving.triton import TritonClient
+from tests.serving.chain import graph
+from tests.serving.ledgers import write_entry
+from tests.serving.packed import answer, pack, serve
+from tests.support.settings import own_settings
 
 Harm = Callable[[Path, Path], object]  # of the model's part of the repository, and its kept package
 
@@ -181,10 +178,7 @@ def test_what_was_packaged_before_there_were_signatures_is_told(
 
 @pytest.mark.stack
 def test_a_killed_server_comes_back_with_what_was_signed(tmp_path: Path) -> None:
-    triton = Path(__file__).resolve().parents[2] / ".triton"
-    names = ("triton_http_port", "triton_grpc_port", "triton_metrics_port")
-    ports = dict(zip(names, free_ports("127.0.0.1", 3), strict=True))
-    own = Settings.model_validate({"root": tmp_path, "home": tmp_path / "h", "triton_dir": triton, **ports})
+    own = own_settings(root=tmp_path, home=tmp_path / "h")
     try:
         stack.up(own, ("triton",))
         serve(own, tmp_path / "1", "m", 1)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import SCHEMA, native, rows
-from test_gates import Answering, evidence, verdict
 
 from pipeline.columns import Column, RowSchema
 from pipeline.refs import Table, Validation
@@ -28,6 +22,8 @@ from serving.gates.leakage import LeakageGate
 from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
 from serving.gates.slices import SlicesGate
+from tests.serving.chain import SCHEMA, native, rows
+from tests.serving.test_gates import Answering, evidence, verdict
 
 N = 2000
 DRAW = np.random.default_rng(11)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +11,6 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import SCHEMA, Chain, chain, native, rows
 
 from pipeline.columns import Column, RowSchema
 from pipeline.digest import digest_bytes, digest_file
@@ -31,6 +27,7 @@ from serving.package import verify
 from serving.places import challengers
 from serving.predict import predict, read_request, request_body
 from serving.triton import parse_config
+from tests.serving.chain import SCHEMA, Chain, chain, native, rows
 
 GOLDENS = Path(__file__).parent / "goldens"
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import SCHEMA, Chain, chain
 
 from pipeline.dataset import split_rows
 from pipeline.errors import Invalid
@@ -26,6 +22,7 @@ from serving.embedded import EmbeddedPlane
 from serving.plane import plane
 from serving.triton import TritonClient
 from serving.tune import TABLE, tune
+from tests.serving.chain import SCHEMA, Chain, chain
 from training.export import keep_trees
 from training.features import fit_features
 from training.models.base import Fold, Native

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +13,6 @@ from typing import NoReturn
 
 import pytest
 from typer.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chain import Chain, chain
-from packed import pack
 
 from pipeline.cli import app
 from pipeline.errors import Invalid, Unavailable
@@ -27,6 +22,8 @@ from serving.live import Live
 from serving.places import repository
 from serving.signing import SIGNATURE, sign
 from serving.verify import verified
+from tests.serving.chain import Chain, chain
+from tests.serving.packed import pack
 
 NAME = "verified"
 

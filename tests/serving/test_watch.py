@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +14,8 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-sys.path.insert(0, str(Path(__file__).parent))
-from packed import ROW, asking, pack, serve
-
 from pipeline import stack
 from pipeline.errors import SlipwayError
-from pipeline.ports import free_ports
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
 from pipeline.sweep import marked
@@ -30,22 +25,18 @@ from serving.live import Live
 from serving.places import repository
 from serving.triton import TritonClient
 from serving.watch import Patience, Watcher
+from tests.serving.packed import ROW, asking, pack, serve
+from tests.support.settings import own_settings
 
 pytestmark = pytest.mark.stack
 BACK_S = 60.0
-
-
-def own(home: Path) -> Settings:
-    names = ("mlflow_port", "airflow_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port")
-    ports = dict(zip(names, free_ports("127.0.0.1", len(names)), strict=True))
-    return Settings.model_validate({"home": home, **ports})
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A serving Triton of this module with its watcher, and two models, `left` and `right`."""
     folder = tmp_path_factory.mktemp("watched")
-    settings = own(folder / "home")
+    settings = own_settings(home=folder / "home")
     try:
         stack.up(settings, ("triton",))
         serve(settings, folder / "one", "left", 1)
@@ -102,7 +93,7 @@ def test_a_killed_or_stopped_server_comes_back(watched: Settings, number: int) -
 @pytest.fixture
 def eyes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], Watcher]]:
     """A serving Triton with model `m`, and a watcher that looks for so many seconds."""
-    settings = own(tmp_path / "home")
+    settings = own_settings(home=tmp_path / "home")
     monkeypatch.setattr(stack, "COMPANIONS", {})
     monkeypatch.setattr(watch, "SILENT_S", 4.0)
     try:

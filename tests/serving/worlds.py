@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_cluster import FakeCluster
 from kubernetes import client, config
 
 from pipeline.cluster import Cluster, KubernetesCluster, Manifest
 from pipeline.settings import Settings
+from tests.serving.fake_cluster import FakeCluster
 
 NOWHERE = {"slipway.dev/test": "no-node-has-this"}  # pods stay pending, so that the tests alone say how they are
 POLICY: dict[str, Any] = {

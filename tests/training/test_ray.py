@@ -17,13 +17,11 @@ import psutil
 import pytest
 from sklearn.metrics import roc_auc_score
 
-sys.path.insert(0, str(Path(__file__).parent))
-from ray_worlds import Asked, asked, held, joined
-
 from pipeline.engine import Local, Ray
 from pipeline.errors import Invalid
 from pipeline.settings import Settings
 from pipeline.sweep import marked
+from tests.training.ray_worlds import Asked, asked, held, joined
 from training.engine import fit
 from training.models.base import Fold
 from training.on_ray.cluster import cluster

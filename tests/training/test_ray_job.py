@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,14 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
-from fake_cluster import FakeCluster
-
 from pipeline.engine import Ray
 from pipeline.errors import Invalid, Unavailable
 from pipeline.refs import LoggedModelRef, Validation
 from pipeline.run import Run
 from pipeline.settings import Settings
+from tests.serving.fake_cluster import FakeCluster
 from training.on_ray.job import train_in_job
 from training.on_ray.manifest import NAME_LENGTH, job_name, ray_job
 from training.on_ray.policy import RayPolicy

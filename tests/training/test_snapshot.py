@@ -20,7 +20,7 @@ from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.spec import Binary, Data, PipelineSpec, Split
 from pipeline.spec_file import parse_spec
-from tests.whole import infer_rows, read_rows, read_source
+from tests.support.batches import infer_rows, read_rows, read_source
 from training.snapshot import snapshot, to_parquet
 
 ROWS = 120

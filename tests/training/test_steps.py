@@ -17,7 +17,7 @@ from pipeline.settings import Settings
 from pipeline.spec import PipelineSpec
 from pipeline.spec_file import parse_spec
 from pipeline.step import execute
-from tests.whole import read_rows
+from tests.support.batches import read_rows
 from training.evaluate import evaluate
 from training.export import export
 from training.models.base import load_candidate

@@ -1,0 +1,133 @@
+"""`python -m tests.tiers test|all`: the passes of a tier, one after the other, and one closing line for all of them.
+
+A pass is a run of pytest. The report of each is kept as JUnit XML in a folder, for `benchmarks/tests` too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+from xml.etree import ElementTree
+
+import typer
+
+ROOT = Path(__file__).resolve().parents[1]
+SLOWEST = 25
+INTERRUPTED = 2  # pytest's exit code
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of pytest: the tests that a mark expression selects."""
+
+    name: str
+    marks: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one test ended, and the seconds of its set-up, call and tear-down."""
+
+    name: str
+    outcome: Literal["passed", "failed", "error", "skipped"]
+    seconds: float
+
+
+NO_SERVER = Pass("without servers", "not stack")
+TIERS = {
+    "test": (NO_SERVER, Pass("on the real stack, short", "stack and smoke")),
+    "all": (NO_SERVER, Pass("on the real stack", "stack")),
+}
+
+
+def main(
+    tier: Annotated[str, typer.Argument(help=" or ".join(TIERS))],
+    coverage: Annotated[bool, typer.Option(help="measure the coverage of all passes together")] = False,
+    reports: Annotated[Path | None, typer.Option(help="folder for the JUnit XML of each pass")] = None,
+    options: Annotated[list[str] | None, typer.Option("--pytest", help="a further option of pytest")] = None,
+) -> None:
+    """Run the passes of a tier; exit with the first code of pytest that is not 0, after all passes."""
+    if tier not in TIERS:
+        raise typer.BadParameter(f"{tier!r} is no tier: name {' or '.join(TIERS)}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = reports or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        begin, code = time.monotonic(), 0
+        if coverage:
+            _coverage("erase")
+        files = [folder / f"{tier}-{number}.xml" for number in range(len(TIERS[tier]))]
+        for one, file in zip(TIERS[tier], files, strict=True):
+            print(f"\n== {one.name} (-m {one.marks!r})", flush=True)  # noqa: T201
+            ended = _run(one, file, coverage, options or [])
+            code = code or ended
+            if ended == INTERRUPTED:
+                break
+        if coverage:
+            _coverage("report", "--skip-covered")
+        cases = [case for file in files if file.is_file() for case in read_cases(file)]
+        print(*slowest(cases), sep="\n")  # noqa: T201
+        print(closing_line(cases, time.monotonic() - begin, lost=code != 0), flush=True)  # noqa: T201
+    raise typer.Exit(code)
+
+
+def _run(one: Pass, report: Path, coverage: bool, options: Sequence[str]) -> int:
+    command = [sys.executable, "-m", "pytest", "-m", one.marks, "-n", "auto", "--dist", "loadgroup"]
+    command += [f"--junitxml={report}", "-o", "junit_duration_report=total", *options]
+    if coverage:
+        command += ["--cov", "--cov-append", "--cov-report="]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""}, check=False).returncode
+
+
+def _coverage(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "coverage", *arguments], cwd=ROOT, check=False)
+
+
+def read_cases(report: Path) -> list[Case]:
+    """Return the tests of a JUnit report; a test with two entries, as for a failed tear-down, has the worse outcome."""
+    found: dict[str, Case] = {}
+    for element in ElementTree.parse(report).iter("testcase"):  # noqa: S314 (our own file)
+        name = f"{element.get('classname', '').replace('.', '/')}.py::{element.get('name', '')}"
+        children = {child.tag for child in element}
+        outcome = next((tag for tag in ("failure", "error", "skipped") if tag in children), "passed")
+        case = Case(name, "failed" if outcome == "failure" else outcome, float(element.get("time", 0)))  # type: ignore[arg-type]
+        before = found.get(name)
+        if before is not None and before.outcome in ("failed", "error"):
+            case = before
+        found[name] = case
+    return list(found.values())
+
+
+def slowest(cases: Sequence[Case]) -> list[str]:
+    """Return a table of the slowest tests."""
+    worst = sorted(cases, key=lambda case: -case.seconds)[:SLOWEST]
+    return [f"\n== the {len(worst)} slowest tests", *(f"{case.seconds:8.2f} s  {case.name}" for case in worst)]
+
+
+def closing_line(cases: Sequence[Case], seconds: float, lost: bool) -> str:
+    """Return the last line in pytest's form; `lost`: a pass ended with an error, which no test may show."""
+    outcomes = [case.outcome for case in cases]
+    failed, errors = outcomes.count("failed"), outcomes.count("error")
+    if lost and not failed + errors:
+        errors = 1  # a pass that ended before its report
+    counts = {
+        "failed": failed,
+        "passed": outcomes.count("passed"),
+        "skipped": outcomes.count("skipped"),
+        "errors": errors,
+    }
+    parts = [
+        f"{count} {'error' if name == 'errors' and count == 1 else name}" for name, count in counts.items() if count
+    ]
+    text = f"{', '.join(parts) or 'no tests ran'} in {seconds:.2f}s"
+    return f"{f' {text} ':=^80}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
