@@ -10,7 +10,7 @@ export UV_COMPILE_BYTECODE := 1
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_LINK_MODE ?= copy
 
-.PHONY: help run down test check format lock env images clean
+.PHONY: help run down test test-all check format lock env images clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
 
@@ -21,9 +21,16 @@ run: env ## start the stack, run the breast_cancer pipeline through Airflow, pri
 down: ## stop every process that the stack started
 	@test ! -x $(BIN)/slipway || $(BIN)/slipway down
 
-test: env ## the whole suite, on real servers
-	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+test: check compiled ## check, every test without servers, then a short pass on real servers
+	$(BIN)/python -m tests.tiers test
+
+test-all: check compiled ## check, then every test, with coverage
+	$(BIN)/python -m tests.tiers all --coverage
+
+# workers and the processes that tests start find the byte-code, and do not each make it
+.PHONY: compiled
+compiled: env
+	@$(BIN)/python -m compileall -q pipeline training feature_checks serving dags tests benchmarks
 
 check: env ## lint, types, architecture
 	$(BIN)/ruff format --check .

@@ -62,11 +62,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark in missing.keys() & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.skip(reason=missing[mark]))
         if item.get_closest_marker("xdist_group") is None:
-            file = item.path.relative_to(CHECKOUT)
-            group = (
-                "airflow" if "airflow_settings" in fixtures else "chaos" if "chaos" in file.parts else file.as_posix()
-            )
-            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.xdist_group(_group(item.path, fixtures)))
+
+
+def _group(file: Path, fixtures: set[str]) -> str:
+    """Return the name that tests share which one worker runs: those of the Airflow, of chaos, or of a file."""
+    if "airflow_settings" in fixtures:
+        return "airflow"
+    return "chaos" if file.parent.name == "chaos" else f"{file.parent.name}.{file.stem}"
 
 
 @pytest.fixture(autouse=True)

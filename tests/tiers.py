@@ -18,8 +18,11 @@ from xml.etree import ElementTree
 
 import typer
 
+from pipeline.process import cores
+
 ROOT = Path(__file__).resolve().parents[1]
 SLOWEST = 25
+WORKERS = 4  # each has servers of its own: about 2 GiB of memory
 INTERRUPTED = 2  # pytest's exit code
 
 
@@ -62,9 +65,9 @@ def main(
         begin, code = time.monotonic(), 0
         if coverage:
             _coverage("erase")
-        files = [folder / f"{tier}-{number}.xml" for number in range(len(TIERS[tier]))]
+        files = [report_file(folder, tier, number) for number in range(len(TIERS[tier]))]
         for one, file in zip(TIERS[tier], files, strict=True):
-            print(f"\n== {one.name} (-m {one.marks!r})", flush=True)  # noqa: T201
+            print(f"\n== {one.name} (-m {one.marks!r})", flush=True)
             ended = _run(one, file, coverage, options or [])
             code = code or ended
             if ended == INTERRUPTED:
@@ -72,13 +75,14 @@ def main(
         if coverage:
             _coverage("report", "--skip-covered")
         cases = [case for file in files if file.is_file() for case in read_cases(file)]
-        print(*slowest(cases), sep="\n")  # noqa: T201
-        print(closing_line(cases, time.monotonic() - begin, lost=code != 0), flush=True)  # noqa: T201
+        print(*slowest(cases), sep="\n")
+        print(closing_line(cases, time.monotonic() - begin, lost=code != 0), flush=True)
     raise typer.Exit(code)
 
 
 def _run(one: Pass, report: Path, coverage: bool, options: Sequence[str]) -> int:
-    command = [sys.executable, "-m", "pytest", "-m", one.marks, "-n", "auto", "--dist", "loadgroup"]
+    workers = str(min(cores(), WORKERS))
+    command = [sys.executable, "-m", "pytest", "-m", one.marks, "-n", workers, "--dist", "loadgroup"]
     command += [f"--junitxml={report}", "-o", "junit_duration_report=total", *options]
     if coverage:
         command += ["--cov", "--cov-append", "--cov-report="]
@@ -89,11 +93,16 @@ def _coverage(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "coverage", *arguments], cwd=ROOT, check=False)
 
 
+def report_file(folder: Path, tier: str, number: int) -> Path:
+    """Return the file of a pass's JUnit report; passes are numbered from 0."""
+    return folder / f"{tier}-{number}.xml"
+
+
 def read_cases(report: Path) -> list[Case]:
     """Return the tests of a JUnit report; a test with two entries, as for a failed tear-down, has the worse outcome."""
     found: dict[str, Case] = {}
-    for element in ElementTree.parse(report).iter("testcase"):  # noqa: S314 (our own file)
-        name = f"{element.get('classname', '').replace('.', '/')}.py::{element.get('name', '')}"
+    for element in ElementTree.parse(report).iter("testcase"):
+        name = f"{element.get('classname', '').replace('.', '/')}.py::{without_group(element.get('name', ''))}"
         children = {child.tag for child in element}
         outcome = next((tag for tag in ("failure", "error", "skipped") if tag in children), "passed")
         case = Case(name, "failed" if outcome == "failure" else outcome, float(element.get("time", 0)))  # type: ignore[arg-type]
@@ -102,6 +111,11 @@ def read_cases(report: Path) -> list[Case]:
             case = before
         found[name] = case
     return list(found.values())
+
+
+def without_group(name: str) -> str:
+    """Return a test's name without the group that pytest-xdist appends."""
+    return name[: name.rfind("@")] if name.rfind("@") > name.rfind("]") else name
 
 
 def slowest(cases: Sequence[Case]) -> list[str]:
