@@ -17,6 +17,7 @@ from pipeline.programs import environment
 from pipeline.settings import Settings
 from pipeline.sweep import sweep
 from tests.support.postgres import Postgres, is_installed, running_postgres
+from tests.support.s3 import S3, running_s3
 from tests.support.servers import ServerGuard
 from tests.support.settings import CHECKOUT, own_settings
 
@@ -80,11 +81,13 @@ def _no_server(request: pytest.FixtureRequest) -> Iterator[None]:
     guard.test = ""
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_leftovers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """End whatever a test has started under its temporary folder when all tests have ended."""
-    yield
-    sweep(tmp_path_factory.getbasetemp())
+@pytest.hookimpl(trylast=True)  # after the fixtures of the session
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End whatever the tests have started under their temporary folder, also that of a worker that was killed."""
+    factory: pytest.TempPathFactory = (
+        session.config._tmp_path_factory
+    )  # its workers' folders lie below, by pytest-xdist
+    sweep(factory.getbasetemp())
 
 
 @pytest.fixture
@@ -120,4 +123,11 @@ def airflow_settings(stack_settings: Settings) -> Settings:
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL that asks for a password; tests take databases of their own."""
     with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server; tests create buckets of their own, and call `use` to have its address in their environment."""
+    with running_s3() as server:
         yield server

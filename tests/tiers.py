@@ -6,6 +6,7 @@ A pass is a run of pytest. The report of each is kept as JUnit XML in a folder, 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -86,7 +87,13 @@ def _run(one: Pass, report: Path, coverage: bool, options: Sequence[str]) -> int
     command += [f"--junitxml={report}", "-o", "junit_duration_report=total", *options]
     if coverage:
         command += ["--cov", "--cov-append", "--cov-report="]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""}, check=False).returncode
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""}) as pytest:
+        signal.signal(signal.SIGTERM, lambda *_: pytest.terminate())  # it ends the servers of its workers
+        while True:
+            try:
+                return pytest.wait()
+            except KeyboardInterrupt:  # the terminal has told pytest too
+                continue
 
 
 def _coverage(*arguments: str) -> None:
