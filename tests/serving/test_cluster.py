@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
-from kubernetes import client
-from kubernetes.dynamic import exceptions
 
 from pipeline.cluster import Conflict, KubernetesCluster, Manifest
 from pipeline.errors import Invalid, SlipwayError, Unavailable
 from serving.lease import lease
 from serving.readiness import await_ready
-from tests.serving.worlds import NOWHERE, WORLDS, World
+from tests.serving.worlds import NOWHERE, PARAMETERS, WORLDS, World
+from tests.support.polling import wait_for
 
 
-@pytest.fixture(scope="module", params=sorted(WORLDS))
+@pytest.fixture(scope="module", params=PARAMETERS)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     with WORLDS[request.param]() as found:
         yield found
@@ -47,13 +49,6 @@ def deployment(world: World, name: str, owner: Manifest | None = None, **contain
         "metadata": metadata,
         "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
     }
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_what_is_not_there(world: World) -> None:
@@ -91,9 +86,9 @@ def test_fields_of_others_stay(world: World) -> None:
     assert again["metadata"]["labels"]["more"] == "label"
     assert again["metadata"]["annotations"]["until"] == "tomorrow"
     assert again["metadata"]["labels"]["app"] == "scaled"
-    eventually(lambda: len(world.cluster.select("Pod", {"app": "scaled"})) == 3)
+    wait_for(lambda: len(world.cluster.select("Pod", {"app": "scaled"})) == 3)
     world.cluster.delete("Deployment", "scaled")
-    eventually(lambda: not world.cluster.select("Pod", {"app": "scaled"}))
+    wait_for(lambda: not world.cluster.select("Pod", {"app": "scaled"}))
 
 
 def test_the_quicker_hand_wins(world: World) -> None:
@@ -116,7 +111,7 @@ def test_what_is_owned_goes_with_its_owner(world: World) -> None:
     owner = world.cluster.apply(service(world, "owner"))
     world.cluster.apply(deployment(world, "owned", {**owner, "kind": "Service"}))
     world.cluster.delete("Service", "owner")
-    eventually(lambda: world.cluster.get("Deployment", "owned") is None)
+    wait_for(lambda: world.cluster.get("Deployment", "owned") is None)
 
 
 @pytest.mark.parametrize(
@@ -158,8 +153,8 @@ def test_pods_that_no_node_takes(world: World) -> None:
     gpu = {"limits": {"nvidia.com/gpu": "1"}, "requests": {"nvidia.com/gpu": "1"}}
     world.cluster.apply(deployment(world, "gpu", resources=gpu))
     with pytest.raises(Unavailable) as refused:
-        await_ready(world.cluster, "gpu", 1, 6, 0.2)
-    assert "gpu has 0 of 1 pods ready after 6 s" in str(refused.value)
+        await_ready(world.cluster, "gpu", 1, world.unready_s, 0.2)
+    assert f"gpu has 0 of 1 pods ready after {world.unready_s} s" in str(refused.value)
     assert "no node takes it" in str(refused.value)
     world.cluster.delete("Deployment", "gpu")
 
@@ -173,20 +168,55 @@ def test_a_deployment_is_ready_when_its_pods_are(world: World) -> None:
     world.cluster.delete("Deployment", "well")
 
 
-NOBODY = (
-    "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}]\n"
-    "contexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\nusers: [{name: u, user: {}}]\n"
-)
+@pytest.fixture
+def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Point the kubeconfig at an address; without one there is no kubeconfig."""
+
+    def configure(address: str) -> None:
+        path = tmp_path / "kubeconfig"
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+        if address:
+            path.write_text(
+                f"apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}]\n"
+                "contexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\n"
+                "users: [{name: u, user: {}}]\n"
+            )
+
+    return configure
 
 
-def test_no_cluster_and_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+def test_no_cluster_and_no_server(configure: Callable[[str], None]) -> None:
+    configure("")
     with pytest.raises(Invalid, match="no Kubernetes is configured"):
         KubernetesCluster("n", 1.0)
-    (tmp_path / "some").write_text(NOBODY)
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "some"))
+    configure("127.0.0.1:9")
     with pytest.raises(Unavailable, match="the API server does not answer"):
         KubernetesCluster("n", 0.5).get("Service", "a")
+
+
+@contextmanager
+def refusing_server(status: int, message: str) -> Iterator[str]:
+    """Run an API server that refuses every request; yield its address."""
+    body = json.dumps({"kind": "Status", "apiVersion": "v1", "message": message, "code": status}).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize(
@@ -200,20 +230,11 @@ def test_no_cluster_and_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_a_refusal_has_its_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, message: str, kind: type[SlipwayError], remedy: str
+    configure: Callable[[str], None], status: int, message: str, kind: type[SlipwayError], remedy: str
 ) -> None:
     """The messages are a real API server's."""
-    place = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
-    (tmp_path / "some").write_text(NOBODY)
-    monkeypatch.setattr(place, str(tmp_path / "some"))
-    cluster = KubernetesCluster("n", 0.1)
-    error = client.ApiException(status=status)
-    error.body = json.dumps({"message": message})
-
-    def refuse(_: str) -> NoReturn:
-        raise exceptions.api_exception(error)
-
-    monkeypatch.setattr(cluster, "_of", refuse)
-    with pytest.raises(kind, match=remedy) as refused:
-        cluster.get("Service", "a")
+    with refusing_server(status, message) as address:
+        configure(address)
+        with pytest.raises(kind, match=remedy) as refused:
+            KubernetesCluster("n", 0.5).get("Service", "a")
     assert message in str(refused.value)

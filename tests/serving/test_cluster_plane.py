@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -24,13 +24,13 @@ from serving.cluster_plane import ClusterPlane
 from serving.manifests import TRAFFIC, VERSION, Version, model_name, version_name
 from serving.observe import Load
 from serving.policy import ServingPolicy
-from tests.serving.worlds import WORLDS, World, owner
+from tests.serving.worlds import PARAMETERS, WORLDS, World, owner
 
 BLUE_GREEN = BlueGreen(kind="blue_green")
 GOLDENS = Path(__file__).parent / "goldens"
 
 
-@pytest.fixture(params=sorted(WORLDS))
+@pytest.fixture(params=PARAMETERS)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     with WORLDS[request.param]() as found:
         yield found
@@ -42,8 +42,10 @@ class Asked:
     def __init__(self) -> None:
         self.questions: list[tuple[str, int]] = []
         self.refuses: set[str] = set()
+        self.before: Callable[[str], object] = lambda _: None  # is called with the address before each answer
 
     def __call__(self, address: str, version: Version) -> None:
+        self.before(address)
         self.questions.append((address, version.number))
         if address in self.refuses:
             raise Invalid("another version answers", address)
@@ -54,10 +56,12 @@ def version(number: int, name: str = "fraud_eu") -> Version:
 
 
 @contextmanager
-def standing(world: World, folder: Path, **policy: Any) -> Iterator[tuple[ClusterPlane, Asked]]:
+def standing(
+    world: World, folder: Path, timeout_s: float = 10.0, **policy: Any
+) -> Iterator[tuple[ClusterPlane, Asked]]:
     asked = Asked()
     with world.kubelet():
-        yield ClusterPlane(world.settings(folder, **policy), world.cluster, asked, poll_s=0.05), asked
+        yield ClusterPlane(world.settings(folder, timeout_s, **policy), world.cluster, asked, poll_s=0.05), asked
 
 
 def promote(plane: ClusterPlane, new: Version, old: Version | None = None, how: Any = BLUE_GREEN) -> None:
@@ -139,9 +143,10 @@ def test_what_a_dead_promotion_has_left_goes_before_the_champion_is_asked(world:
     gateway = {"name": "edge", "namespace": "infra", "domain": "models.example.com"}
     with standing(world, tmp_path, replicas=1, gateway=gateway) as (plane, _):
         promote(plane, version(1))
-        left = manifests.canary(plane.policy, plane._owner, version(2), "v1")
-        world.cluster.apply(left)
-        plane._route("fraud_eu", {1: 50, 2: 50})
+        owned = world.release_owner()
+        world.cluster.apply(manifests.canary(plane.policy, owned, version(2), "v1"))
+        for route in manifests.routes(plane.policy, owned, "fraud_eu", {1: 50, 2: 50}):
+            world.cluster.apply(route)
         (pod,) = world.cluster.select("Pod", {VERSION: "2"})
         owners = [pod["metadata"]["ownerReferences"][0] | {"uid": "gone"}]
         drains = {"name": "drains", "labels": pod["metadata"]["labels"], "ownerReferences": owners}
@@ -206,12 +211,13 @@ def test_a_champion_that_was_scaled_up_is_followed_by_as_many(world: World, tmp_
 
 
 def test_a_challenger_without_a_node_is_given_up(world: World, tmp_path: Path) -> None:
-    with standing(world, tmp_path, readyTimeoutS=3) as (plane, _):
+    with standing(world, tmp_path) as (plane, asked):
         promote(plane, version(1))
         before = untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1"))
         world.healthy = lambda pod: pod["metadata"]["labels"][VERSION] != "2"
+        impatient = world.settings(tmp_path, readyTimeoutS=world.unready_s)
         with pytest.raises(Unavailable, match="no node takes it"):
-            plane.start(version(2))
+            ClusterPlane(impatient, world.cluster, asked, poll_s=0.05).start(version(2))
         assert deployments(world) == {"slipway-model-fraud-eu-v1": "champion"}
         assert untouched(world.cluster.get("Deployment", "slipway-model-fraud-eu-v1")) == before
         assert traffic(world) == "v1"
@@ -255,7 +261,7 @@ def test_a_package_that_was_mended_meanwhile(world: World, tmp_path: Path) -> No
 
 
 def test_a_pod_that_answers_wrongly_gets_no_traffic(world: World, tmp_path: Path) -> None:
-    with standing(world, tmp_path) as (plane, asked):
+    with standing(world, tmp_path, timeout_s=1.0) as (plane, asked):
         promote(plane, version(1))
         plane.start(version(2))
         asked.refuses = {plane.address("fraud_eu").grpc}
@@ -273,7 +279,7 @@ def test_no_canary_stays_where_the_traffic_cannot_move(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_plane, "scrape", lambda *_: Load())
-    with standing(world, tmp_path, replicas=1) as (plane, asked):
+    with standing(world, tmp_path, timeout_s=1.0, replicas=1) as (plane, asked):
         promote(plane, version(1))
         plane.start(version(2))
         asked.refuses = {plane.address("fraud_eu").grpc}
@@ -299,7 +305,7 @@ def test_a_promotion_that_is_told_to_end_leaves_nothing(
         promote(plane, version(1))
         plane.start(version(2))
         monkeypatch.setattr(cluster_plane, "scrape", (lambda *_: Load()) if moved else end)
-        monkeypatch.setattr(plane, "_ask", lambda address, new: end() if "svc" in address else asked(address, new))
+        asked.before = lambda address: end() if "svc" in address else None
         plan, before = Canary(kind="canary", shares=(0.5,), observe_s=0.1), signal.getsignal(signal.SIGTERM)
         with pytest.raises(SystemExit) as ended, plane.alone("fraud_eu", "run"):
             plane.switch(version(2), plan)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -49,15 +48,22 @@ class World:
     namespace: str
     set_status: Callable[[str, dict[str, Any]], None]
     healthy: Healthy = lambda _: True
+    unready_s: int = 6  # a Deployment that is not ready after so long has no node: the scheduler has looked at its pods
     addresses: dict[str, str] = field(default_factory=dict)
     _numbers: count = field(default_factory=lambda: count(2))
 
-    def settings(self, folder: Path, **policy: object) -> Settings:
+    def settings(self, folder: Path, timeout_s: float = 10.0, **policy: object) -> Settings:
+        """Return the settings of a promotion in this cluster; `policy` overrides values of POLICY."""
         path = folder / "serving.yaml"
         path.write_text(yaml.safe_dump({**POLICY, "namespace": self.namespace, **policy}))
-        return Settings.model_validate(
-            {"home": folder, "runtime": "kubernetes", "namespace": self.namespace, "serving": path, "timeout_s": 10.0}
-        )
+        values = {"home": folder, "runtime": "kubernetes", "namespace": self.namespace, "serving": path}
+        return Settings.model_validate({**values, "timeout_s": timeout_s})
+
+    def release_owner(self) -> Manifest:
+        """Return the release's own object, which owns what promotions create."""
+        found = self.cluster.get("ConfigMap", "slipway-policy")
+        assert found is not None
+        return {**found, "kind": "ConfigMap"}
 
     def tick(self) -> None:
         """One look of the kubelet at its pods."""
@@ -101,13 +107,11 @@ def owner(namespace: str) -> Manifest:
 def fake_world() -> Iterator[World]:
     cluster = FakeCluster()
     cluster.apply(owner("test"))
-    yield World(cluster, "test", lambda name, status: cluster.set_status("Pod", name, status))
+    yield World(cluster, "test", lambda name, status: cluster.set_status("Pod", name, status), unready_s=1)
 
 
 @contextmanager
 def real_world() -> Iterator[World]:
-    if not os.environ.get("KUBECONFIG"):
-        pytest.skip("KUBECONFIG names no cluster")
     configuration = client.Configuration()
     config.load_kube_config(client_configuration=configuration)
     core = client.CoreV1Api(client.ApiClient(configuration))
@@ -126,3 +130,4 @@ def real_world() -> Iterator[World]:
 
 
 WORLDS = {"fake": fake_world, "real": real_world}
+PARAMETERS = [pytest.param("fake"), pytest.param("real", marks=pytest.mark.cluster)]  # of a fixture that opens a world
