@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -64,7 +65,8 @@ def application(dockerfile: Path) -> list[Path]:
     ]
 
 
-def imports(file: Path) -> set[str]:
+@cache
+def imports(file: Path) -> frozenset[str]:
     """The modules that a file imports when it runs, wherever in it they stand; `from a import b` is a and a.b."""
     found: set[str] = set()
     nodes: list[ast.AST] = [ast.parse(file.read_text())]
@@ -78,7 +80,7 @@ def imports(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         nodes.extend(ast.iter_child_nodes(node))
-    return found
+    return frozenset(found)
 
 
 def reached(starts: list[Path], without: Path | None = None) -> set[Path]:

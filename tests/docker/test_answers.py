@@ -18,7 +18,6 @@ import pytest
 from pipeline import stack
 from pipeline.supervisor import Supervisor
 from tests.docker.dockerfiles import DOCKER
-from tests.serving.packed import serve
 from tests.support.ports import worker_port
 from tests.support.settings import own_settings
 
@@ -86,7 +85,7 @@ def said() -> Iterator[Said]:
 
     with Server((HOST, 0), Handler) as server:
         told.port = server.server_port
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield told
         server.shutdown()
 
@@ -159,6 +158,8 @@ def test_a_server_that_is_not_there() -> None:
 
 @pytest.mark.stack
 def test_the_real_server_that_is_stopped(tmp_path: Path) -> None:
+    from tests.serving.packed import serve  # imports ONNX
+
     settings = own_settings(home=tmp_path / "home")
     try:
         stack.up(settings, ("triton",))

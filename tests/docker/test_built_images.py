@@ -1,12 +1,11 @@
 """The images that `make images BUILDER=buildah` has built: each one's entry point starts, as its user, and ends.
 
-Without buildah or an image here, its tests are skipped and say so.
+Without buildah or an image, its tests are skipped and report it.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import pytest
 from tests.docker.test_compose import VERSION
 from tests.support.ports import worker_ports
 
-pytestmark = pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed")
+pytestmark = [pytest.mark.buildah, pytest.mark.stack]  # what starts in a container takes its time
 
 ENTRY = {
     "airflow": (["airflow", "version"], "3."),

@@ -7,7 +7,6 @@ import re
 import signal
 import stat
 import subprocess
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,13 @@ import pytest
 import yaml
 
 from tests.docker.dockerfiles import DOCKER, ROOT
+from tests.support.cases import each
+from tests.support.polling import wait_for
 
 STACK = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-every = pytest.mark.parametrize("service", SERVICES)
+every = each({service: service for service in SERVICES})
 
 
 @every
@@ -129,9 +130,7 @@ def started(container: dict[str, str], up: str) -> subprocess.Popen[bytes]:
     home = Path(container["SLIPWAY_HOME"])
     (home / "up").write_text(up)
     process = subprocess.Popen(["sh", DOCKER / "laptop" / "start"], env=container)
-    deadline = time.monotonic() + 10
-    while not (home / "asked").is_file() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for((home / "asked").is_file, "the script asks slipway", interval_s=0.02)
     return process
 
 

@@ -6,12 +6,11 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
-
 from tests.docker.dockerfiles import ALL, DOCKER, GPU, OWN, ROOT, application, copied, instructions, name, reached
+from tests.support.cases import each
 
-every = pytest.mark.parametrize("dockerfile", ALL, ids=name)
-own = pytest.mark.parametrize("dockerfile", OWN, ids=name)
+every = each({name(dockerfile): dockerfile for dockerfile in ALL})
+own = each({name(dockerfile): dockerfile for dockerfile in OWN})
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 SERVERS = {"mlflow", "triton", "triton-gpu"}  # of which health means something; the others are many things
 LABELS = {"title", "description", "licenses", "version", "revision"}
@@ -103,7 +102,7 @@ def test_what_is_copied_is_there_and_not_ignored(dockerfile: Path) -> None:
             assert Path(path).parts[0] in let_in
 
 
-@pytest.mark.parametrize("image", ["triton", "laptop"])
+@each({"triton": "triton", "laptop": "laptop"})
 def test_the_server_is_installed_by_no_more_code_than_that_needs(image: str) -> None:
     """Else an edit elsewhere would fetch it again."""
     sources = [
@@ -122,7 +121,7 @@ def test_the_gpu_image_is_nvidias_with_our_user() -> None:
     assert "nvcr.io/nvidia/tritonserver:" in GPU.read_text()
 
 
-@pytest.mark.parametrize("dockerfile", [DOCKER / "triton" / "Dockerfile", GPU], ids=name)
+@each({"triton": DOCKER / "triton" / "Dockerfile", "triton-gpu": GPU})
 def test_the_server_can_be_asked_where_the_probes_look(dockerfile: Path) -> None:
     assert (["docker/triton/answers.py"], "/opt/slipway/bin/answers") in copied(dockerfile)
     assert re.search(r"chmod 755 /opt/slipway/bin/(\*|answers)", dockerfile.read_text())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -21,9 +21,11 @@ from tests.docker.dockerfiles import (
     requirements,
     third_party,
 )
+from tests.support.cases import each
 
 PROJECT = pins(ROOT / "requirements.lock")
 IMAGES = [name(dockerfile) for dockerfile in OWN]
+every = each({image: image for image in IMAGES})
 LEARNING = (
     "torch xgboost xgboost-cpu scikit-learn mlflow mlflow-skinny onnx onnxruntime onnxscript onnxmltools skl2onnx "
 )
@@ -41,6 +43,12 @@ def asked(image: str) -> list[Requirement]:
     return requirements(DOCKER / image / "requirements.in")
 
 
+@cache
+def needs(distribution: str) -> list[Requirement]:
+    """What an installed distribution asks for. Raises PackageNotFoundError when it is not installed."""
+    return [Requirement(line) for line in requires(distribution) or ()]
+
+
 def closure(wanted: list[Requirement]) -> tuple[set[str], set[str]]:
     """What these need, near or far, by the libraries' own word; and those that are not installed here to be asked."""
     found: set[tuple[str, str]] = set()
@@ -52,7 +60,7 @@ def closure(wanted: list[Requirement]) -> tuple[set[str], set[str]]:
         found.add(one)
         distribution, extra = one
         try:
-            needed = [Requirement(line) for line in requires(distribution) or ()]
+            needed = needs(distribution)
         except PackageNotFoundError:
             unknown.add(distribution)
             continue
@@ -62,12 +70,12 @@ def closure(wanted: list[Requirement]) -> tuple[set[str], set[str]]:
     return {distribution for distribution, _ in found}, unknown
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@every
 def test_an_image_has_the_versions_that_the_tests_ran_with(image: str) -> None:
     assert {key: value for key, value in lock(image).items() if PROJECT.get(key, value) != value} == {}
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@every
 def test_a_lock_holds_what_its_image_asks_for_and_nothing_else(image: str) -> None:
     needed, unknown = closure(asked(image))
     assert needed - lock(image).keys() == set()
@@ -85,9 +93,12 @@ def test_airflow_has_no_learning_library() -> None:
     assert set(LEARNING.split()) - {"xgboost"} <= lock("laptop").keys(), "a name here is misspelt"
 
 
+providers_of = cache(packages_distributions)  # it reads the metadata of all that is installed
+
+
 def missing(files: set[Path], image: str) -> dict[str, list[str]]:
     """The imports that no distribution of the image's lock provides, with those that would."""
-    distributions = packages_distributions()
+    distributions = providers_of()
     found = {}
     for module in third_party(files):
         first = module.split(".")[0]
@@ -108,7 +119,7 @@ def test_airflow_has_what_dags_import() -> None:
     assert missing(files, "airflow") == {}
 
 
-@pytest.mark.parametrize("image", ["steps", "laptop"])
+@each({"steps": "steps", "laptop": "laptop"})
 def test_steps_have_what_they_import(image: str) -> None:
     files = set(application(DOCKER / image / "Dockerfile"))
     assert {ROOT / "training" / "train.py", ROOT / "serving" / "fetch.py", ROOT / "pipeline" / "cli.py"} <= files
