@@ -23,7 +23,7 @@ from serving.model_config import model_config
 from serving.package import package_key
 from serving.signing import sign
 from serving.triton import TritonClient
-from tests.serving.chain import SCHEMA, graph
+from tests.serving.graphs import SCHEMA, graph
 
 ROW = {"numeric": np.array([[0.75, 0.0]], np.float32), "categorical": np.array([["u"]], dtype=object)}
 

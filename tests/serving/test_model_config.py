@@ -12,7 +12,7 @@ from serving.model_config import model_config
 from serving.places import repository
 from serving.probe import probe
 from serving.triton import parse_config
-from tests.serving.chain import graph
+from tests.serving.graphs import graph
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ['"', "'", "\\", '\\"', "\n", "\r\n", "\t", "\0", "\x01", "\x1b[31m", "\x7f", "\x85", "\u2028", "\ufeff", "\\u0041",

@@ -30,7 +30,7 @@ from serving.package import MOST, package_key, read_manifest, verify, verify_as
 from serving.places import challenger
 from serving.signing import SIGNATURE, sign
 from serving.start import whole_challenger
-from tests.serving.chain import graph
+from tests.serving.graphs import graph
 from tests.serving.packed import answer, pack, serve
 from tests.support.settings import own_settings
 

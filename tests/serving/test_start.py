@@ -24,7 +24,7 @@ from serving.probe import probe
 from serving.server import SERVING
 from serving.start import sound
 from serving.triton import TritonClient
-from tests.serving.chain import graph
+from tests.serving.graphs import graph
 from tests.serving.ledgers import write_entry
 from tests.serving.packed import answer, pack, serve
 from tests.support.settings import own_settings
