@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pandas as pd
 import pytest
 
@@ -18,6 +17,7 @@ from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.spec import PipelineSpec
 from pipeline.spec_file import load_spec
+from tests.support.tracking import mlflow_client
 from training.snapshot import snapshot
 
 TABLE = "age,colour,when,target\n" + "".join(
@@ -42,7 +42,7 @@ def prepare(settings: Settings, tmp_path: Path) -> tuple[PipelineSpec, DatasetRe
 
 
 def artifacts(run: Run, folder: str) -> set[str]:
-    client = mlflow.MlflowClient(run.settings.mlflow_uri)
+    client = mlflow_client(run.settings)
     return {item.path for item in client.list_artifacts(str(run.registry.find_pipeline_run(run)), folder)}
 
 

@@ -12,7 +12,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pytest
 
@@ -247,6 +246,8 @@ def make(stack_settings: Settings, tmp_path: Path) -> Callable[..., Chain]:
 @pytest.mark.stack
 def test_the_step_shows_it_everywhere(make: Callable[..., Chain], caplog: pytest.LogCaptureFixture) -> None:
     """On the real MLflow and the real Triton, with a champion that is asked while the gates judge."""
+    import mlflow
+
     first = make("r1", 2.0)
     first.promote(*first.ready())
     spec: PipelineSpec = spec_of(

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
 
@@ -226,6 +225,8 @@ def ledger(one: Chain) -> list[tuple[str, int, str, int | None]]:
 
 def copies(one: Chain, version: int) -> list[bool]:
     """Whether the version's record is told by its tags, lies in MLflow, and beside the repository."""
+    import mlflow
+
     registry, store, model = one.run.registry, one.run.store, one.spec.name
     tags = registry.version_tags(model, version)
     key = tags[KEY_TAG]

@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import mlflow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -186,6 +185,8 @@ def approve(one: Chain, approved: bool, note: str = "") -> None:
 
 @pytest.mark.stack
 def test_the_record_of_a_run(make: Callable[..., Chain]) -> None:
+    import mlflow
+
     first, second = make("r1", 1.0), make("r2", 3.0, approval="required", description="does it <i>pay</i>?")
     first.promote(*ready(first))
     read = ready(second, 1)
@@ -262,6 +263,8 @@ def test_a_promotion_waits_for_a_person(make: Callable[..., Chain]) -> None:
 
 @pytest.mark.stack
 def test_a_person_says_no(make: Callable[..., Chain]) -> None:
+    import mlflow
+
     first, second = make("r1", 1.0), make("r2", 3.0, approval="required")
     first.promote(*ready(first))
     read = ready(second, 1)

@@ -26,7 +26,6 @@ from pipeline.target import encode_target
 from pipeline.tensors import to_tensors
 from training.engine import Work
 from training.models.boosted import BoostedTrainer
-from training.models.neural import NeuralTrainer
 from training.rows import TrainingRows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +77,8 @@ class Asked(NamedTuple):
 
 def asked(kind: str, engine: Local | Ray, settings: Settings, **changes: object) -> Asked:
     """A candidate of this kind, to be fitted by this engine; the same rows for every engine."""
+    from training.models.neural import NeuralTrainer
+
     candidate = {"xgboost": XGBoost, "torch": Torch}[kind].model_validate(
         {"kind": kind, "engine": engine, "budget_s": 600.0, **changes}
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import mlflow
 import numpy as np
 import pytest
 
@@ -17,8 +17,12 @@ from pipeline.refs import OnnxRef
 from pipeline.spec import METRICS
 from pipeline.target import encode_target
 from pipeline.tensors import to_tensors
+from tests.support.tracking import mlflow_client
 from training.evaluate import evaluate, shuffled_importance
 from training.export import export
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 DRAWN = {
     "binary": {"roc", "precision_recall", "calibration", "confusion", "importance"},
@@ -51,7 +55,7 @@ def test_two_candidates(task: str, prepare: Callable, candidate: Callable) -> No
     assert set(found) == set(METRICS[task])
     assert found == pytest.approx(native, abs=1e-4)
 
-    client = mlflow.MlflowClient(run.settings.mlflow_uri)
+    client = mlflow_client(run.settings)
     parent = client.get_run(run.registry.pipeline_run(run, spec))
     for model, score in zip(models, result.scores, strict=True):
         logged = client.get_run(model.run_id)
@@ -67,7 +71,7 @@ def test_two_candidates(task: str, prepare: Callable, candidate: Callable) -> No
         assert evaluate(spec, dataset, refs, run) == result
 
 
-def images(client: mlflow.MlflowClient, run_id: str) -> set[str]:
+def images(client: MlflowClient, run_id: str) -> set[str]:
     return {item.path.removeprefix("plots/").removesuffix(".png") for item in client.list_artifacts(run_id, "plots")}
 
 
@@ -83,7 +87,7 @@ def test_a_candidate_that_failed_parity_cannot_win(prepare: Callable, candidate:
     assert not result.scores[0].passed
     assert result.scores[0].metrics == {}
     assert "the ONNX graph is not the model (" in result.scores[0].reason
-    client = mlflow.MlflowClient(run.settings.mlflow_uri)
+    client = mlflow_client(run.settings)
     assert client.get_run(models[0].run_id).info.status == "FAILED"
     parent = client.get_run(run.registry.pipeline_run(run, spec))
     assert images(client, parent.info.run_id) == {"candidates"} | DRAWN["binary"] - {"importance"}
@@ -96,7 +100,7 @@ def test_no_candidate_no_winner(prepare: Callable, candidate: Callable, monkeypa
     result = evaluate(spec, dataset, (ref,), run)
     assert result.winner is None
     assert not result.scores[0].passed
-    client = mlflow.MlflowClient(run.settings.mlflow_uri)
+    client = mlflow_client(run.settings)
     assert client.get_run(run.registry.pipeline_run(run, spec)).data.tags["slipway.winner"] == "none"
 
 

@@ -7,12 +7,11 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import mlflow
 import numpy as np
 import onnx
 import pytest
-import torch
 import xgboost as xgb
 
 from pipeline.columns import Column, RowSchema
@@ -21,6 +20,7 @@ from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid
 from pipeline.gate_rules import Tolerance
 from pipeline.tensors import to_tensors
+from tests.support.tracking import mlflow_client
 from training.export import export
 from training.features import Features, fit_features
 from training.models.base import Native
@@ -148,31 +148,26 @@ def test_a_booster_without_a_tree() -> None:
         build(Native(Features(row_schema=schema, categories={}), Boosted(booster, "regression", ("q",))), "xgboost")
 
 
-class Plain(torch.nn.Module):
-    """A network that does to x what it is given."""
-
-    def __init__(self, answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.answer(x)
-
-
 class Held:
-    """A model around a module, as the network's."""
+    """A model around a module that answers as the function of torch and x does."""
 
-    def __init__(self, answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.module = Plain(answer)
+    def __init__(self, answer: Callable[[Any, Any], object]) -> None:
+        import torch
+
+        class Plain(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> object:
+                return answer(torch, x)
+
+        self.module = Plain()
 
 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (lambda x: torch.linalg.eigvals(x @ x.T).real[:, None], "exporter failed"),
-        (lambda x: x.sum(dim=1, keepdim=True) if float(x.sum()) > 0 else x, "exporter failed"),
-        (lambda x: torch.stack([x[0], x[1], x[2]]).sum(dim=1, keepdim=True), None),
-        (lambda x: (x.sum(dim=1, keepdim=True), x * 2), "2 float outputs"),
+        (lambda torch, x: torch.linalg.eigvals(x @ x.T).real[:, None], "exporter failed"),
+        (lambda _, x: x.sum(dim=1, keepdim=True) if float(x.sum()) > 0 else x, "exporter failed"),
+        (lambda torch, x: torch.stack([x[0], x[1], x[2]]).sum(dim=1, keepdim=True), None),
+        (lambda _, x: (x.sum(dim=1, keepdim=True), x * 2), "2 float outputs"),
     ],
 )
 def test_networks_that_cannot_be_exported(answer: Callable, says: str | None) -> None:
@@ -190,7 +185,7 @@ def test_networks_that_cannot_be_exported(answer: Callable, says: str | None) ->
 
 def test_a_fixed_batch_is_refused() -> None:
     schema = RowSchema(columns=(Column(name="a", kind="number"),), target="y", task="regression")
-    native = Native(Features(row_schema=schema, categories={}), Held(lambda x: x.reshape(3, 1) * 2))
+    native = Native(Features(row_schema=schema, categories={}), Held(lambda _, x: x.reshape(3, 1) * 2))
     with pytest.raises(Invalid):
         build(native, "torch")
 
@@ -216,7 +211,7 @@ class TestStep:
             np.testing.assert_array_equal(arrays["native"], expected)
             np.testing.assert_allclose(arrays["onnx"], expected, atol=1e-6)
 
-        client = mlflow.MlflowClient(run.settings.mlflow_uri)
+        client = mlflow_client(run.settings)
         logged = client.get_run(model.run_id)
         assert logged.data.tags["slipway.parity"] == "passed"
         assert logged.data.metrics["parity_failed"] == 0
@@ -248,7 +243,7 @@ class TestStep:
         assert ref.predictions
         assert ref.model_id
         assert [case.passed for case in ref.cases].count(False) >= 1
-        tags = mlflow.MlflowClient(run.settings.mlflow_uri).get_run(model.run_id).data.tags
+        tags = mlflow_client(run.settings).get_run(model.run_id).data.tags
         assert tags["slipway.parity"] == "failed"
 
     def test_what_cannot_be_exported_is_a_rejected_candidate(
@@ -265,7 +260,7 @@ class TestStep:
         assert (ref.key, ref.predictions, ref.model_id, ref.size_bytes) == ("", "", "", 0)
         assert "a booster of kind dart cannot be written as ONNX" in ref.cases[0].message
         assert type(ref).model_validate_json(ref.model_dump_json()) == ref
-        client = mlflow.MlflowClient(run.settings.mlflow_uri)
+        client = mlflow_client(run.settings)
         table_csv = client.download_artifacts(model.run_id, "parity/families.csv")
         with Path(table_csv).open(newline="") as stream:
             (line,) = csv.DictReader(stream)

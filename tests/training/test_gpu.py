@@ -8,30 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime as ort
 import pytest
-import torch
-import xgboost as xgb
-from sklearn.metrics import log_loss
 
 from pipeline.gate_rules import Tolerance
 from pipeline.spec import Torch, XGBoost
 from pipeline.target import encode_target
 from training.features import fit_features
-from training.models.base import Fold, Native
-from training.models.boosted import BoostedTrainer
-from training.models.neural import NeuralTrainer
-from training.onnx_model import build
-from training.onnx_session import OnnxModel
+from training.models.base import Fold, Native, Trainer
 from training.parity import prove
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")
-no_trees = pytest.mark.skipif(not xgb.build_info().get("USE_CUDA"), reason="XGBoost was built without CUDA")
+pytestmark = pytest.mark.usefixtures("gpu")
 
 
-def needs(provider: str) -> pytest.MarkDecorator:
-    has = provider in ort.get_available_providers()
-    return pytest.mark.skipif(not has, reason=f"ONNX Runtime was built without {provider}")
+@pytest.fixture(scope="module")
+def gpu() -> None:
+    """Skip the tests where PyTorch finds no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch finds no GPU")
 
 
 def fitted(kind: str, device: str, table: Callable) -> tuple[Native, Fold]:
@@ -40,15 +35,29 @@ def fitted(kind: str, device: str, table: Callable) -> tuple[Native, Fold]:
     x, y = features.matrix(tensors), encode_target(frame, schema)
     cut = len(x) * 3 // 4
     fold = Fold(x[:cut], y[:cut], x[cut:], y[cut:])
+    trainer: Trainer
     if kind == "torch":
+        from training.models.neural import NeuralTrainer
+
         trainer = NeuralTrainer.of(Torch(kind="torch", epochs=20, device=device), features, 2)
     else:
+        import xgboost as xgb
+
+        from training.models.boosted import BoostedTrainer
+
+        if device == "cuda" and not xgb.build_info().get("USE_CUDA"):
+            pytest.skip("XGBoost was built without CUDA")
         trainer = BoostedTrainer.of(XGBoost(kind="xgboost", rounds=50, device=device), features, 2)
     return Native(features, trainer.fit(fold, trainer.defaults(), 7, None, None).model), fold
 
 
-@pytest.mark.parametrize("kind", ["torch", pytest.param("xgboost", marks=no_trees)])
+@pytest.mark.parametrize("kind", ["torch", "xgboost"])
 def test_a_model_fitted_on_a_gpu_is_as_good_and_its_graph_is_the_model(kind: str, table: Callable) -> None:
+    from sklearn.metrics import log_loss
+
+    from training.onnx_model import build
+    from training.onnx_session import OnnxModel
+
     there, fold = fitted(kind, "cuda", table)
     here, _ = fitted(kind, "cpu", table)
     losses = [log_loss(fold.y_valid, native.model.predict(fold.x_valid)[:, 1]) for native in (there, here)]
@@ -58,15 +67,15 @@ def test_a_model_fitted_on_a_gpu_is_as_good_and_its_graph_is_the_model(kind: str
     assert [case for case in proof.cases if not case.passed] == []
 
 
-@pytest.mark.parametrize(
-    "provider",
-    [
-        pytest.param("CUDAExecutionProvider", marks=needs("CUDAExecutionProvider")),
-        pytest.param("TensorrtExecutionProvider", marks=needs("TensorrtExecutionProvider")),
-    ],
-)
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider"])
 @pytest.mark.parametrize("kind", ["torch", "xgboost"])
 def test_a_graph_answers_the_same_by_every_provider(kind: str, provider: str, table: Callable) -> None:
+    import onnxruntime as ort
+
+    from training.onnx_model import build
+
+    if provider not in ort.get_available_providers():
+        pytest.skip(f"ONNX Runtime was built without {provider}")
     native, _ = fitted(kind, "cpu", table)
     _, schema, tensors = table("binary")
     session = ort.InferenceSession(build(native, kind), providers=[provider, "CPUExecutionProvider"])

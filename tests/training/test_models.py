@@ -19,7 +19,6 @@ from pipeline.target import encode_target
 from training.features import Features, fit_features
 from training.models.base import Fitted, Fold, Trainer, load_model
 from training.models.boosted import BoostedTrainer, importances
-from training.models.neural import NeuralTrainer
 
 TASKS = ("binary", "multiclass", "regression")
 KINDS = ("xgboost", "torch")
@@ -28,6 +27,8 @@ KINDS = ("xgboost", "torch")
 def trainer(kind: str, features: Features, **changes: Any) -> Trainer:
     if kind == "xgboost":
         return BoostedTrainer.of(XGBoost(kind="xgboost", **{"rounds": 80} | changes), features, 1)
+    from training.models.neural import NeuralTrainer
+
     return NeuralTrainer.of(Torch(kind="torch", **{"epochs": 25} | changes), features, 1)
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,13 +26,13 @@ from pipeline.spec import Split, Torch, XGBoost
 from pipeline.spec_file import parse_spec
 from pipeline.target import encode_target
 from pipeline.tensors import to_tensors
+from tests.support.tracking import mlflow_client
 from training import snapshot as step
 from training.evaluate import evaluate
 from training.export import export
 from training.features import fit_features
 from training.models.base import Fold, Trainer, load_candidate
 from training.models.boosted import BIN_BYTES, ROW_BYTES, BoostedTrainer, _Pages
-from training.models.neural import NeuralTrainer
 from training.rows import CLASS_ROWS, TrainingRows
 from training.snapshot import snapshot, write_parquet
 from training.train import train
@@ -151,9 +150,13 @@ def test_a_model_of_batches_is_as_good_as_that_of_the_matrix(task: str, kind: st
     _, rows = kept(task, cells=20_000)
     schema, few = rows.dataset.row_schema, replace(rows, memory_bytes=100_000)
     x, y = rows.sample()
-    trainer: Trainer = NeuralTrainer.of(Torch(kind="torch"), rows.features, 1)
+    trainer: Trainer
     if kind == "xgboost":
         trainer = BoostedTrainer.of(XGBoost(kind="xgboost"), rows.features, 1)
+    else:
+        from training.models.neural import NeuralTrainer
+
+        trainer = NeuralTrainer.of(Torch(kind="torch"), rows.features, 1)
     whole = trainer.fit(Fold(x, y), trainer.defaults(), 7, length, None)
     in_memory, on_disk, again = (trainer.fit_rows(one, trainer.defaults(), 7, length) for one in (rows, few, few))
     metric, little = ("rmse", 0.1 * float(y.std())) if task == "regression" else ("log_loss", 0.1)
@@ -201,7 +204,7 @@ def test_a_step_with_little_memory_tunes_on_a_sample_and_fits_on_all(
                 model = train(spec, dataset, checks, one)
             graphs.append(export(spec, dataset, model, one))
             assert graphs[-1].passed
-            params = mlflow.MlflowClient(tracked.mlflow_uri).get_run(model.run_id).data.params
+            params = mlflow_client(tracked).get_run(model.run_id).data.params
             assert int(params["rows"]) == dataset.train_rows
             assert (int(params["tuned_rows"]) < dataset.train_rows) == (name == "little_memory")
             assert load_candidate(one, model).features.names

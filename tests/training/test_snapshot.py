@@ -6,7 +6,6 @@ import json
 import time
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +20,7 @@ from pipeline.settings import Settings
 from pipeline.spec import Binary, Data, PipelineSpec, Split
 from pipeline.spec_file import parse_spec
 from tests.support.batches import infer_rows, read_rows, read_source
+from tests.support.tracking import mlflow_client
 from training.snapshot import snapshot, to_parquet
 
 ROWS = 120
@@ -128,11 +128,13 @@ def test_a_snapshot_of_32_thousand_rows_is_quick(tmp_path: Path) -> None:
 
 @pytest.mark.stack
 def test_mlflow_shows_the_rows_and_what_was_found(stack_settings: Settings, tmp_path: Path) -> None:
+    from mlflow.artifacts import load_text
+
     table().to_csv(tmp_path / "r.csv", index=False)
     spec, run = spec_of("snapshot_shown", "r.csv"), run_of(stack_settings, "snapshot_shown", tmp_path)
     ref = snapshot(spec, run)
     assert snapshot(spec, run) == ref  # killed before its reference was written, and run again
-    client = mlflow.MlflowClient(stack_settings.mlflow_uri)
+    client = mlflow_client(stack_settings)
     experiment = client.get_experiment_by_name("snapshot_shown")
     (logged,) = client.search_runs([experiment.experiment_id])
     (given,) = logged.inputs.dataset_inputs
@@ -140,5 +142,5 @@ def test_mlflow_shows_the_rows_and_what_was_found(stack_settings: Settings, tmp_
     assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
     assert json.loads(given.dataset.profile)["holdout_rows"] == ref.holdout_rows
     assert logged.data.tags["slipway.dataset"] == ref.digest
-    findings = mlflow.artifacts.load_text(f"{logged.info.artifact_uri}/checks/findings.txt")
+    findings = load_text(f"{logged.info.artifact_uri}/checks/findings.txt")
     assert "column 'id' names each row" in findings

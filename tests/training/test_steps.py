@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import mlflow
 import pandas as pd
 import pytest
 
@@ -18,6 +17,7 @@ from pipeline.spec import PipelineSpec
 from pipeline.spec_file import parse_spec
 from pipeline.step import execute
 from tests.support.batches import read_rows
+from tests.support.tracking import mlflow_client
 from training.evaluate import evaluate
 from training.export import export
 from training.models.base import load_candidate
@@ -55,7 +55,7 @@ def test_a_snapshot_is_its_content(tracked: Settings, tmp_path: Path) -> None:
     assert first.rows == first.train_rows + first.holdout_rows == 178
     assert first.row_schema.classes == ("class_0", "class_1", "class_2")
     assert len(read_rows(run_of(tracked, spec, tmp_path), first)) == 178
-    logged = mlflow.MlflowClient(tracked.mlflow_uri)
+    logged = mlflow_client(tracked)
     inputs = logged.get_run(
         run_of(tracked, spec, tmp_path).registry.find_pipeline_run(run_of(tracked, spec, tmp_path))
     ).inputs  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ def test_from_snapshot_to_the_winner(tracked: Settings, tmp_path: Path) -> None:
     best = min(score.metrics["log_loss"] for score in result.scores)
     assert next(score for score in result.scores if score.candidate == result.winner).metrics["log_loss"] == best
 
-    client = mlflow.MlflowClient(tracked.mlflow_uri)
+    client = mlflow_client(tracked)
     parent = run.registry.find_pipeline_run(run)
     children = client.search_runs(
         [client.get_run(parent).info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'"
@@ -136,7 +136,7 @@ def test_an_interrupted_candidate_is_trained_afresh_and_a_finished_one_is_not(
     abandoned = run.registry.candidate_run(run, spec, "xgboost")  # what a killed attempt leaves
     first = execute(train, spec, one)
     assert execute(train, spec, one) == first
-    client = mlflow.MlflowClient(tracked.mlflow_uri)
+    client = mlflow_client(tracked)
     assert client.get_run(abandoned).info.lifecycle_stage == "deleted"
     run.store.delete(f"{run.key}/train_xgboost.json")
     again = execute(train, spec, one)
@@ -148,7 +148,7 @@ def test_regression_has_its_own_plots(prepare: Callable, candidate: Callable) ->
     graph = export(*prepared.of("trees"))
     result = evaluate(prepared.spec, prepared.dataset, (graph,), prepared.run)
     assert result.winner == "trees"
-    client = mlflow.MlflowClient(prepared.run.settings.mlflow_uri)
+    client = mlflow_client(prepared.run.settings)
     drawn = {item.path for item in client.list_artifacts(graph.run_id, "plots")}
     assert drawn >= {"plots/residuals.png", "plots/predicted_against_true.png"}
 

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch.distributed as dist
 
 from pipeline.spec import Torch, XGBoost
 from pipeline.target import encode_target
 from training.features import fit_features
 from training.models.base import Fold, Model, Trainer
 from training.models.boosted import BoostedTrainer
-from training.models.neural import NeuralTrainer
 
 
 class Kept:
@@ -37,6 +35,8 @@ class Kept:
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[None]:
     """A process group of this process alone, found by a file, with no port."""
+    from torch import distributed as dist
+
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
@@ -57,6 +57,8 @@ def fitted(trainer: Trainer, fold: Fold, length: int, folder: Path, start: Path 
 def test_what_goes_on_from_a_checkpoint_ends_as_if_it_had_not_stopped(
     kind: str, task: str, table: Callable[..., object], tmp_path: Path
 ) -> None:
+    from training.models.neural import NeuralTrainer
+
     frame, schema, tensors = table(task)
     features = fit_features(frame, schema)
     fold = Fold(features.matrix(tensors), encode_target(frame, schema))
