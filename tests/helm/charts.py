@@ -1,25 +1,32 @@
-"""The chart as tests see it: renders of values, the matrix of values, the pods in a render."""
+"""The chart as tests see it: renders of values, the matrix of values, the pods in a render.
+
+Renders are kept for the whole run of tests: whoever gets one must not change it.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from dags.pod import PodPolicy, step_pod
 from pipeline.engine import Ray
 from pipeline.graph import tasks
+from pipeline.process import cores
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.spec import PipelineSpec
 from pipeline.spec_file import load_spec
 from serving import manifests
 from serving.policy import ServingPolicy
+from tests.support.cases import each
 from training.on_ray.manifest import ray_job
 from training.on_ray.policy import RayPolicy
 
@@ -29,6 +36,7 @@ HELM = ROOT / ".tools" / "helm"
 NAME, NAMESPACE = "slipway", "ml"
 Manifest = dict[str, Any]
 Values = dict[str, Any]
+needs_helm = [pytest.mark.helm, pytest.mark.xdist_group("helm")]  # one worker: it renders each case once
 
 EXTERNAL: Values = {"database": {"host": "db.example.com", "existingSecret": "db"}}
 S3: Values = {
@@ -167,20 +175,61 @@ def helm(*arguments: str) -> str:
     return done.stdout
 
 
-def template(values: Values, *options: str) -> str:
-    """What `helm template` prints of `values`, laid over the chart's own."""
+def template_again(values: Values, *options: str) -> str:
+    """Return what `helm template` prints now of `values`, laid over the chart's own."""
     return helm("template", NAME, str(CHART), "--namespace", NAMESPACE, "--set-json", json.dumps(values), *options)
 
 
-def render(values: Values, *options: str) -> list[Manifest]:
-    """The objects of a release with these values."""
-    return [document for document in yaml.safe_load_all(template(values, *options)) if document]
+def template(values: Values, *options: str) -> str:
+    """Return what `helm template` prints of `values`, laid over the chart's own; helm runs once for the same values."""
+    return _template(json.dumps(values), options)
 
 
 @cache
+def _template(values: str, options: tuple[str, ...]) -> str:
+    return template_again(json.loads(values), *options)
+
+
+def try_templates(every: Sequence[Values], *options: str) -> list[str | Refused]:
+    """Return the output or the refusal of each of these values; helm runs on all cores."""
+
+    def try_template(values: Values) -> str | Refused:
+        try:
+            return template(values, *options)
+        except Refused as refused:
+            return refused
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(try_template, every))
+
+
+def parse(text: str) -> list[Manifest]:
+    """Return the objects in what helm has printed."""
+    return [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
+
+
+def render_again(values: Values, *options: str) -> list[Manifest]:
+    """Return the objects of a release with these values, rendered now."""
+    return parse(template_again(values, *options))
+
+
+def render(values: Values, *options: str) -> list[Manifest]:
+    """Return the objects of a release with these values."""
+    return list(_render(json.dumps(values), options))
+
+
+@cache
+def _render(values: str, options: tuple[str, ...]) -> list[Manifest]:
+    return parse(_template(values, options))
+
+
 def rendered(case: str) -> tuple[Manifest, ...]:
-    """The objects of a case of the matrix. Not to be changed."""
+    """Return the objects of a case of the matrix."""
     return tuple(render(MATRIX[case]))
+
+
+# A test of one case: it goes over the whole matrix, whose cases are rendered at once.
+each_case = each({case: case for case in MATRIX}, lambda: try_templates(list(MATRIX.values())))
 
 
 def find(objects: tuple[Manifest, ...] | list[Manifest], kind: str, name: str = "") -> list[Manifest]:
@@ -240,6 +289,11 @@ def made(objects: tuple[Manifest, ...] | list[Manifest]) -> list[Manifest]:
 
 def everything(case: str) -> list[Manifest]:
     """The objects of a case, and what its policies make."""
+    return list(_everything(case))
+
+
+@cache
+def _everything(case: str) -> list[Manifest]:
     return [*rendered(case), *made(rendered(case))]
 
 

@@ -11,7 +11,9 @@ import kubernetes_validate
 import pytest
 from kubernetes_validate import utils
 
-from tests.helm.charts import EXTERNAL, MATRIX, everything, render, rendered
+from tests.helm.charts import EXTERNAL, MATRIX, each_case, everything, needs_helm, render, rendered, try_templates
+
+pytestmark = needs_helm
 
 MINORS = [utils.major_minor(version) for version in utils.all_versions()][-3:]
 CUSTOM = {
@@ -108,14 +110,14 @@ def _schemas_are_read_once() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("case", MATRIX)
+@each_case
 def test_a_release_has_these_objects_and_no_others(case: str) -> None:
     found = [f"{one['kind']}/{one['metadata']['name']}" for one in rendered(case)]
     named = [re.sub("-[0-9a-f]{8}$", "", name) if name.startswith("Job/") else name for name in found]
     assert sorted(named) == sorted(INVENTORY[case])
 
 
-@pytest.mark.parametrize("case", MATRIX)
+@each_case
 def test_kubernetes_takes_every_object(case: str) -> None:
     checked = [one for one in everything(case) if one["kind"] not in CUSTOM]
     assert [wrong for one in checked for minor in MINORS if (wrong := refusal(json.dumps(one), minor))] == []
@@ -140,7 +142,7 @@ def test_the_validation_sees_a_mistake() -> None:
         )
 
 
-@pytest.mark.parametrize("case", MATRIX)
+@each_case
 def test_names_are_unique_and_of_a_length_that_kubernetes_takes(case: str) -> None:
     names = [(one["kind"], one["metadata"]["name"]) for one in everything(case)]
     assert len(set(names)) == len(names)
@@ -153,7 +155,7 @@ def test_a_long_name_of_the_release_is_shortened() -> None:
     assert all(name.startswith("slipway-nnnn") and len(name) <= 63 for name in names)
 
 
-@pytest.mark.parametrize("case", MATRIX)
+@each_case
 def test_every_object_says_whose_it_is(case: str) -> None:
     for one in everything(case):
         labels = one["metadata"]["labels"]
@@ -172,8 +174,12 @@ def test_a_job_is_never_changed() -> None:
         {"mlflow": {"replicas": 2}},  # has no part in it
     )
     jobs = {}
-    for change in ({}, *changes):
-        values = {**EXTERNAL, **change, "database": {**EXTERNAL["database"], **change.get("database", {})}}
+    many = [
+        {**EXTERNAL, **change, "database": {**EXTERNAL["database"], **change.get("database", {})}}
+        for change in ({}, *changes)
+    ]
+    try_templates(many)  # at once
+    for values in many:
         (job,) = [one for one in render(values) if one["kind"] == "Job"]
         jobs.setdefault(job["metadata"]["name"], []).append(job["spec"])
     assert len(jobs) == len(changes)

@@ -15,9 +15,11 @@ from tests.helm.charts import (
     POD,
     Manifest,
     containers,
+    each_case,
     everything,
     find,
     made,
+    needs_helm,
     pods,
     render,
     rendered,
@@ -37,7 +39,7 @@ TOKENS = {  # who speaks to the cluster's API
     "Pod/breast-cancer-promote",
 }
 TRAINER = "Pod/breast-cancer-train-torch"  # with `ray.enabled`
-each_case = pytest.mark.parametrize("case", MATRIX)
+pytestmark = needs_helm
 
 
 @each_case

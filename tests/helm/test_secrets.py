@@ -18,8 +18,20 @@ import pytest
 from pipeline.errors import Invalid
 from pipeline.settings import Settings
 from serving.signing import check_signature, sign
-from tests.helm.charts import EXTERNAL, MATRIX, NAME, NAMESPACE, Manifest, Refused, find, render, rendered
+from tests.helm.charts import (
+    EXTERNAL,
+    MATRIX,
+    NAME,
+    NAMESPACE,
+    Manifest,
+    Refused,
+    find,
+    needs_helm,
+    render_again,
+    rendered,
+)
 
+pytestmark = needs_helm
 Secrets = dict[str, dict[str, str]]
 Install = Callable[[dict[str, Any], Secrets], list[Manifest]]
 
@@ -49,7 +61,7 @@ def install() -> Iterator[Install]:
     def _install(values: dict[str, Any], secrets: Secrets) -> list[Manifest]:
         there.clear()
         there.update(secrets)
-        return render(values, "--dry-run=server", "--disable-openapi-validation", "--kube-apiserver", address)
+        return render_again(values, "--dry-run=server", "--disable-openapi-validation", "--kube-apiserver", address)
 
     try:
         yield _install

@@ -6,16 +6,16 @@ import base64
 from functools import cache
 from typing import Any
 
-import pytest
+from tests.helm.charts import INGRESS, S3, Refused, needs_helm, parse, template, try_templates
+from tests.helm.values import Schema, defaults, keys, lay, schema
 
-from tests.helm.charts import INGRESS, S3, Refused, render, template
-from tests.helm.values import Schema, defaults, keys, schema
-
+pytestmark = needs_helm
 Path_ = tuple[str, ...]
 Values = dict[str, Any]
 LEAVES = {path: part for path, part in keys(schema(), schema()) if "properties" not in part or "requests" in part["properties"]}  # fmt: skip
 EITHER = {("serving", "triton", "probe"): ("inference", "http")}  # a switch of two names
 SWITCHES = [path for path, part in LEAVES.items() if part.get("type") == "boolean" or path in EITHER]
+UNCHECKED = "--skip-schema-validation"
 NO_URLS: Values = {"airflow": {"externalUrl": ""}, "mlflow": {"externalUrl": ""}}
 TAGS: Values = {"images": {name: {"digest": ""} for name in defaults()["images"]}}
 # Releases in which, between them, every value has something to say. What they give stands above the marks.
@@ -57,9 +57,9 @@ def values_of(release: int) -> Values:
     values: Values = {}
     for number, (path, part) in enumerate(LEAVES.items(), start=2001):
         if path not in SWITCHES:
-            values = _laid(values, _at(path, mark(path, part, number)[0]))
+            values = lay(values, _at(path, mark(path, part, number)[0]))
     for over in RELEASES[release]:
-        values = _laid(values, over)
+        values = lay(values, over)
     return values
 
 
@@ -86,7 +86,7 @@ def mark(path: Path_, part: Schema, number: int) -> tuple[Any, str]:
 
 
 def test_every_value_is_read() -> None:
-    texts = [template(values_of(release), "--skip-schema-validation") for release in range(len(RELEASES))]
+    texts = [template(values_of(release), UNCHECKED) for release in range(len(RELEASES))]
     unread = []
     for number, (path, part) in enumerate(LEAVES.items(), start=2001):
         _, text = mark(path, part, number)
@@ -96,33 +96,27 @@ def test_every_value_is_read() -> None:
     assert unread == []
 
 
-@pytest.mark.parametrize("path", SWITCHES, ids=".".join)
-def test_every_switch_switches(path: Path_) -> None:
-    assert any(
-        shown(_laid(values_of(release), _at(path, _turned(path, release)))) != before(release)
-        for release in range(len(RELEASES))
-    )
+def test_every_switch_switches() -> None:
+    left = SWITCHES
+    for release in range(len(RELEASES)):
+        values = values_of(release)
+        turned = [lay(values, _at(path, _turned(path, release))) for path in left]
+        before, *after = map(shown, try_templates([values, *turned], UNCHECKED))
+        left = [path for path, now in zip(left, after, strict=True) if now == before]
+    assert [".".join(path) for path in left] == []
 
 
 def _turned(path: Path_, release: int) -> bool | str:
     """The other position of a switch."""
-    now = _get(_laid(defaults(), values_of(release)), path)
+    now = _get(lay(defaults(), values_of(release)), path)
     return next(name for name in EITHER[path] if name != now) if path in EITHER else not now
 
 
-@cache
-def before(release: int) -> Any:
-    """The release as it is, before a switch is turned."""
-    return shown(values_of(release))
-
-
-def shown(values: Values) -> Any:
+def shown(text: str | Refused) -> Any:
     """The release without what is random, or what is said against it."""
-    try:
-        objects = render(values, "--skip-schema-validation")
-    except Refused as refused:
-        return str(refused)
-    return [{**one, "data": sorted(one["data"])} if one["kind"] == "Secret" else one for one in objects]
+    if isinstance(text, Refused):
+        return str(text)
+    return [{**one, "data": sorted(one["data"])} if one["kind"] == "Secret" else one for one in parse(text)]
 
 
 def _at(path: Path_, value: Any) -> Values:
@@ -137,12 +131,3 @@ def _get(values: Values, path: Path_) -> Any:
     for name in path:
         found = found[name]
     return found
-
-
-def _laid(under: Values, over: Values) -> Values:
-    """Values as helm lays them over others: tables are merged, all else is replaced."""
-    merged = dict(under)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(under.get(key), dict)
-        merged[key] = _laid(under[key], value) if both else value
-    return merged

@@ -55,6 +55,15 @@ def at(values: dict[str, Any], path: tuple[str, ...]) -> Any:
     return found
 
 
+def lay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lay values over others as helm does: tables are merged, all else is replaced."""
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(under.get(key), dict)
+        merged[key] = lay(under[key], value) if both else value
+    return merged
+
+
 def table() -> str:
     """One section for each top-level key: what it is, and each key below it with its default."""
     whole, values = schema(), defaults()
