@@ -17,7 +17,7 @@ from pipeline.errors import Invalid, Problem
 DELIMITERS = ",;\t|"
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")  # spellings of a missing value
 _SHOWN = 5  # broken lines that are named one by one
-_BLOCK = 2**20  # bytes of a file that are read at once
+BLOCK = 2**20  # bytes of a file that are read at once
 _QUOTE = "quote values that hold the delimiter, and leave missing ones empty"
 
 
@@ -83,7 +83,7 @@ def _lines(file: IO[bytes], where: str) -> Iterator[str]:
     decoder, ends = codecs.getincrementaldecoder("utf-8-sig")(), io.IncrementalNewlineDecoder(None, translate=True)
     begun, line, final = "", 1, False  # what is there of a line; the line on which the block begins
     while not final:
-        block = file.read(_BLOCK)
+        block = file.read(BLOCK)
         final = not block
         try:
             text = decoder.decode(block, final)

@@ -38,6 +38,11 @@ class Distinct:
         return len(self._hashes) << self._halved
 
     @property
+    def kept(self) -> int:
+        """The number of hashes in memory, at most MOST."""
+        return len(self._hashes)
+
+    @property
     def repeats(self) -> bool:
         """Whether a value came more than once, among those that were counted."""
         return bool((self._times > 1).any())

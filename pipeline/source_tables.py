@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 15
 QUERY_S = 900  # after which PostgreSQL ends a query
-_POSTGRES = {  # a server that falls silent in the middle of an answer is noticed after a minute
+POSTGRES_OPTIONS = {  # a server that falls silent in the middle of an answer is noticed after a minute
     "connect_timeout": CONNECT_S,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
@@ -102,7 +102,7 @@ def _failure(error: SQLAlchemyError, where: str, secret: str | None) -> SlipwayE
 def _options(url: URL) -> dict[str, Any]:
     match url.get_backend_name():
         case "postgresql":
-            return {name: value for name, value in _POSTGRES.items() if name not in url.query}
+            return {name: value for name, value in POSTGRES_OPTIONS.items() if name not in url.query}
         case "mysql" | "mariadb":
             return {"connect_timeout": CONNECT_S, "read_timeout": QUERY_S}
         case _:

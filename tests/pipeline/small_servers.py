@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 
 import httpx
 import psutil
@@ -48,15 +46,6 @@ def script(code: str, name: str = "web", **options: object) -> Program:
 
 def ask(program: Program) -> dict[str, object]:
     return dict(httpx.get(program.ready_url, trust_env=False).json())
-
-
-def until(condition: Callable[[], object], seconds: float = 15.0) -> object:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise TimeoutError
 
 
 def lives(pid: int) -> bool:

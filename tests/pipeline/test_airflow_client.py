@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable
+import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -18,10 +18,9 @@ from pipeline.process import cores
 from pipeline.programs import airflow_credentials
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
-from pipeline.sweep import marked
+from pipeline.sweep import await_end, marked
+from tests.support.polling import wait_for
 from tests.support.processes import command_line
-
-pytestmark = pytest.mark.stack
 
 PROBE = '''
 """A DAG for the tests of the client: airflow finds it by these words, airflow and dag."""
@@ -53,13 +52,6 @@ def write(settings: Settings, name: str, text: str) -> Path:
     return path
 
 
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def test_a_new_dag_file_is_awaited_triggered_and_followed(airflow: AirflowClient, airflow_settings: Settings) -> None:
     airflow.await_dag("probe")
     assert "probe" in airflow.dags()
@@ -89,11 +81,13 @@ def test_a_new_dag_file_is_awaited_triggered_and_followed(airflow: AirflowClient
 
 
 def test_an_edited_dag_is_read_before_it_is_triggered(airflow: AirflowClient, airflow_settings: Settings) -> None:
-    airflow.await_dag("probe")
-    path = write(airflow_settings, "probe.py", PROBE.replace('"BREAKS"', '""'))
-    airflow.await_dag("probe", changed=path.stat().st_mtime)
-    run = airflow.trigger("probe", {})
-    states = {task.key: task.state for task in airflow.follow("probe", run, interval_s=0.3)}
+    text = PROBE.replace('DAG("probe"', 'DAG("edited"')
+    write(airflow_settings, "edited.py", text)
+    airflow.await_dag("edited")
+    path = write(airflow_settings, "edited.py", text.replace('"BREAKS"', '""'))
+    airflow.await_dag("edited", changed=path.stat().st_mtime)
+    run = airflow.trigger("edited", {})
+    states = {task.key: task.state for task in airflow.follow("edited", run, interval_s=0.3)}
     assert states == {"hello": "success"}
 
 
@@ -114,7 +108,7 @@ def test_what_is_not_there(airflow: AirflowClient, airflow_settings: Settings) -
         airflow.run_state("probe", "never")
     write(airflow_settings, "damaged.py", "from airflow.sdk import DAG  # a dag\nraise RuntimeError('no such table')\n")
     try:
-        until(airflow.import_errors)
+        wait_for(lambda: any(file.endswith("damaged.py") for file in airflow.import_errors()), interval_s=0.2)
         with pytest.raises(Invalid, match="waited 1 s") as caught:
             airflow.await_dag("prob", timeout_s=1)
         problem = next(problem for problem in caught.value.problems if problem.where.endswith("damaged.py"))
@@ -123,9 +117,20 @@ def test_what_is_not_there(airflow: AirflowClient, airflow_settings: Settings) -
         (airflow_settings.root / "dags" / "damaged.py").unlink()
 
 
-def test_an_expired_token_is_renewed(airflow: AirflowClient) -> None:
-    airflow._token = "expired"
-    assert isinstance(airflow.dags(), tuple)
+def test_an_expired_token_is_renewed(airflow_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = AirflowClient(airflow_settings)
+    before = client.dags()
+    request, paths, expired = httpx.Client.request, [], iter(["Bearer expired"])
+
+    def late(this: httpx.Client, method: str, url: str, **options: Any) -> httpx.Response:
+        """Send the first request with a token that Airflow does not accept."""
+        paths.append(url)
+        token = next(expired, options["headers"]["Authorization"])
+        return request(this, method, url, **{**options, "headers": options["headers"] | {"Authorization": token}})
+
+    monkeypatch.setattr(httpx.Client, "request", late)
+    assert client.dags() == before
+    assert paths == ["/api/v2/dags", "/auth/token", "/api/v2/dags"]
 
 
 def test_airflow_listens_on_this_machine_alone_and_keeps_its_mark(airflow_settings: Settings) -> None:
@@ -140,7 +145,11 @@ def test_airflow_listens_on_this_machine_alone_and_keeps_its_mark(airflow_settin
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {airflow_settings.host}
     assert sum("LocalExecutor" in command_line(process) for process in processes) == max(2, cores())
     url = f"{airflow_settings.airflow_url}/api/v2/monitor/health"
-    until(lambda: {part["status"] for part in httpx.get(url, trust_env=False).json().values()} == {"healthy"})
+    wait_for(
+        lambda: {part["status"] for part in httpx.get(url, trust_env=False).json().values()} == {"healthy"},
+        lambda: httpx.get(url, trust_env=False).text,
+        interval_s=0.2,
+    )
 
 
 def test_a_component_that_dies_brings_airflow_back(airflow_settings: Settings) -> None:
@@ -150,25 +159,40 @@ def test_a_component_that_dies_brings_airflow_back(airflow_settings: Settings) -
     patient = AirflowClient(airflow_settings.model_copy(update={"timeout_s": 180.0}))  # as long as it may take to start
     before = set(patient.dags())
     api.kill()
-    time.sleep(0.5)
+    assert await_end([api], 30.0)
     assert set(patient.dags()) == before  # retried until the new one answers
     assert not standalone.is_running() or standalone.status() == psutil.STATUS_ZOMBIE
     stack.up(airflow_settings, ("airflow",))
 
 
-def test_no_airflow(settings: Settings, airflow_settings: Settings) -> None:
+def password(settings: Settings, value: str) -> None:
+    """Write the file in which Airflow keeps the password of its user."""
+    path = settings.home / "airflow" / "passwords.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"admin": value}))
+
+
+def test_no_airflow(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unavailable, match="never started here -> start it with `slipway up`"):
         AirflowClient(settings).dags()
-    source = airflow_settings.home / "airflow" / "passwords.json"
-    target = settings.home / "airflow" / "passwords.json"
-    target.parent.mkdir(parents=True)
-    target.write_bytes(source.read_bytes())
+    password(settings, "a password")
     assert airflow_credentials(settings)[1]
-    started = time.monotonic()
+    request, tries = httpx.Client.request, []
+
+    def counted(*arguments: Any, **options: Any) -> httpx.Response:
+        tries.append(arguments[1:])
+        return request(*arguments, **options)
+
+    monkeypatch.setattr(httpx.Client, "request", counted)
+    patient = settings.model_copy(update={"timeout_s": 120.0})
     with pytest.raises(Unavailable, match=f"{settings.airflow_url}/auth/token: Airflow does not answer"):
-        AirflowClient(settings).trigger("probe", {})
-    assert time.monotonic() - started < 8
-    target.write_text('{"admin": "wrong"}')
+        AirflowClient(patient).trigger("probe", {})
+    assert set(tries) == {("POST", "/auth/token")}
+    assert len(tries) < 9  # in 2 s; in the 120 s of a server that has answered before it would be about 60
+
+
+def test_a_wrong_password_is_refused(settings: Settings, airflow_settings: Settings) -> None:
+    password(settings, "wrong")
     wrong = settings.model_copy(update={"airflow_url": airflow_settings.airflow_url})
     with pytest.raises(Invalid, match=r"user admin .*Airflow refuses \(401\)"):
         AirflowClient(wrong).dags()

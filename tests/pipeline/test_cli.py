@@ -36,6 +36,8 @@ def slipway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slipway:
         "TIMEOUT_S": 2,
     }.items():
         monkeypatch.setenv(f"SLIPWAY_{name}", str(value))
+    for name, value in {"MAX_RETRIES": 1, "TIMEOUT": 2}.items():
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", str(value))
     (tmp_path / "specs").mkdir()
     monkeypatch.chdir(tmp_path)
 

@@ -15,8 +15,6 @@ import sqlalchemy
 from pipeline.databases import ensure
 from pipeline.errors import Invalid, Unavailable
 
-pytestmark = pytest.mark.stack
-
 
 @pytest.fixture
 def server(postgres: Any, monkeypatch: pytest.MonkeyPatch) -> sqlalchemy.URL:
@@ -52,13 +50,14 @@ def test_a_wrong_password_is_refused(server: sqlalchemy.URL, monkeypatch: pytest
         ensure(*place(server), ["airflow"])
 
 
-def test_no_server(server: sqlalchemy.URL) -> None:
+def test_no_server() -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         ensure("127.0.0.1", 9, "slipway", ["airflow"])
 
 
 def test_the_command(server: sqlalchemy.URL) -> None:
     host, port, user = place(server)
+    airflow, mlflow = (f"{name}-{uuid.uuid4().hex[:6]}" for name in ("airflow", "mlflow"))
     command = [
         sys.executable,
         "-m",
@@ -68,11 +67,15 @@ def test_the_command(server: sqlalchemy.URL) -> None:
         "--user",
         user,
         host,
-        "airflow",
-        "mlflow",
+        airflow,
+        mlflow,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "made database airflow\nmade database mlflow\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"made database {airflow}\nmade database {mlflow}\n",
+        "",
+    )
     wrong = subprocess.run([*command[:-2], "x"], env={**os.environ, "PGPASSWORD": "w"}, capture_output=True, text=True, check=False)  # fmt: skip
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,11 +13,11 @@ import sqlalchemy
 from pipeline.errors import Invalid, SlipwayError
 from pipeline.spec import Binary, Data
 from tests.support.batches import infer_rows, read_source
+from tests.support.postgres import Postgres
 
-pytestmark = pytest.mark.stack
+Read = Callable[..., tuple[pd.DataFrame, Data]]
 TABLE = """
-create schema if not exists shop;
-drop table if exists shop.customers;
+create schema shop;
 create table shop.customers (
     id bigint, spent numeric(12, 2), visits integer, score double precision, member boolean, colour text,
     since timestamptz, born date, churned text
@@ -28,26 +29,33 @@ from generate_series(1, 300) as i;
 """
 
 
-@pytest.fixture
-def shop(postgres: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """read(...): rows of the database by a spec's data section."""
-    monkeypatch.setenv("SHOP_PASSWORD", postgres.password)
-    url = sqlalchemy.make_url(postgres.url).set(drivername="postgresql+psycopg", password=postgres.password)
+@pytest.fixture(scope="module")
+def database(postgres: Postgres) -> str:
+    """URL of a database with the table, which no test changes."""
+    source = postgres.create_database(f"shop-{uuid.uuid4().hex[:6]}")
+    url = sqlalchemy.make_url(source).set(drivername="postgresql+psycopg", password=postgres.password)
     with sqlalchemy.create_engine(url).begin() as connection:
         for statement in TABLE.split(";"):
             if statement.strip():
                 connection.execute(sqlalchemy.text(statement.replace(":", "\\:")))
+    return source
+
+
+@pytest.fixture
+def shop(database: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Read:
+    """read(...): rows of the database by a spec's data section."""
+    monkeypatch.setenv("SHOP_PASSWORD", postgres.password)
 
     def read(**data: str) -> tuple[pd.DataFrame, Data]:
         section = Data.model_validate(
-            {"source": postgres.url, "target": "churned", "password_env": "SHOP_PASSWORD", **data}
+            {"source": database, "target": "churned", "password_env": "SHOP_PASSWORD", **data}
         )
         return read_source(section, Path()), section
 
     return read
 
 
-def test_a_table_has_its_kinds(shop: Any) -> None:
+def test_a_table_has_its_kinds(shop: Read) -> None:
     frame, data = shop(table="shop.customers")
     assert len(frame) == 300
     typed, schema, findings = infer_rows(frame, data, Binary(kind="binary"), "shop")
@@ -61,7 +69,7 @@ def test_a_table_has_its_kinds(shop: Any) -> None:
     assert typed["since"].iloc[0] == pd.Timestamp("2026-01-01T01:00Z")
 
 
-def test_a_query(shop: Any) -> None:
+def test_a_query(shop: Read) -> None:
     frame, _ = shop(query="select spent, churned from shop.customers where visits = 1 and colour like 'r%'")
     assert list(frame.columns) == ["spent", "churned"]
     assert len(frame) == 20
@@ -76,14 +84,14 @@ def test_a_query(shop: Any) -> None:
         ({"table": "shop.customers", "password_env": "PATH"}, "the database refused"),
     ],
 )
-def test_its_refusals_are_sentences(shop: Any, data: dict[str, str], says: str, postgres: Any) -> None:
+def test_its_refusals_are_sentences(shop: Read, data: dict[str, str], says: str, postgres: Postgres) -> None:
     with pytest.raises(Invalid) as refused:
         shop(**data)
     assert says in str(refused.value)
     assert postgres.password not in str(refused.value)
 
 
-def test_a_server_that_is_not_there(postgres: Any) -> None:
+def test_a_server_that_is_not_there() -> None:
     with pytest.raises(SlipwayError) as refused:
         read_source(Data(source="postgresql://slipway@127.0.0.1:9/postgres", target="y", table="t"), Path())
     assert refused.value.exit_code == 1

@@ -319,7 +319,7 @@ def test_a_web_server_in_all_its_moods(web: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_database_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(source_tables._POSTGRES, "connect_timeout", 2)
+    monkeypatch.setitem(source_tables.POSTGRES_OPTIONS, "connect_timeout", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Unavailable, match="does not answer"):
         rows(f"postgresql://me@127.0.0.1:{silent.getsockname()[1]}/db", table="t")
 

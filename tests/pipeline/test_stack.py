@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import sys
 import types
@@ -11,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from pipeline import launch, programs, stack
@@ -18,13 +17,21 @@ from pipeline.errors import Invalid, Unavailable
 from pipeline.program import Program
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
+from tests.support.settings import own_settings
 
-pytestmark = pytest.mark.stack
+
+@pytest.fixture(scope="module")
+def stack_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """The stack of all tests with small programs: its supervisord is started by the first that needs it."""
+    settings = own_settings(home=tmp_path_factory.mktemp("stack") / "home")
+    yield settings
+    stack.down(settings)
 
 
 @pytest.fixture
-def small(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Settings]:
+def small(stack_home: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Settings]:
     """A stack of which each part is a small web server, but for triton, which fails when the file `broken` is there."""
+    settings = stack_home
     module = types.ModuleType("small_programs")
 
     def web(name: str, port: int) -> Program:
@@ -45,22 +52,28 @@ http.server.HTTPServer(("127.0.0.1", {port}), http.server.SimpleHTTPRequestHandl
     monkeypatch.setitem(sys.modules, "small_programs", module)
     monkeypatch.setattr(stack, "COMPANIONS", {})
     yield settings
-    stack.down(settings)
+    supervisor = Supervisor(settings)
+    for name in supervisor.states():
+        supervisor.stop(name)
 
 
 def states(settings: Settings) -> dict[str, str]:
     return {part.name: part.state for part in stack.status(settings)}
 
 
+@pytest.mark.stack
 def test_what_a_killed_supervisor_left_is_no_reason_to_refuse(small: Settings) -> None:
     stack.up(small, ("mlflow",))
-    with Supervisor(small)._daemon.call() as rpc:
-        os.kill(rpc.getPID(), signal.SIGKILL)
+    daemon = psutil.Process(Supervisor(small).pid("mlflow")).parent()
+    assert daemon is not None
+    daemon.kill()
+    daemon.wait(30)
     (part,) = stack.up(small, ("mlflow",))
     assert (part.state, part.healthy) == ("running", True)
     assert stack.down(small) == ("mlflow",)
 
 
+@pytest.mark.stack
 def test_up_status_down(small: Settings) -> None:
     assert states(small) == dict.fromkeys(("mlflow", "airflow", "triton"), "stopped")
     told: list[str] = []
@@ -79,6 +92,7 @@ def test_up_status_down(small: Settings) -> None:
     assert stack.down(small) == ()
 
 
+@pytest.mark.stack
 def test_every_port_in_use_is_told_before_anything_starts(small: Settings) -> None:
     with socket.socket() as one, socket.socket() as two:
         for held, port in ((one, small.airflow_port), (two, small.mlflow_port)):
@@ -93,6 +107,7 @@ def test_every_port_in_use_is_told_before_anything_starts(small: Settings) -> No
     assert set(states(small).values()) == {"stopped"}
 
 
+@pytest.mark.stack
 def test_a_part_that_fails_is_told_and_the_others_stay(small: Settings, tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
     with pytest.raises(Unavailable, match="the model repository is damaged") as caught:
@@ -108,6 +123,7 @@ def test_unknown_parts(settings: Settings) -> None:
         stack.up(settings, ("mlfow",))
 
 
+@pytest.mark.stack
 def test_an_mlflow_elsewhere_is_not_started_here(small: Settings) -> None:
     elsewhere = small.model_copy(update={"mlflow_uri": f"http://127.0.0.1:{small.airflow_port}"})
     (part,) = stack.up(elsewhere, ("mlflow",))
@@ -116,6 +132,7 @@ def test_an_mlflow_elsewhere_is_not_started_here(small: Settings) -> None:
     assert stack.status(elsewhere)[0].healthy
 
 
+@pytest.mark.stack
 def test_what_a_run_has_started_is_shown_and_a_sick_part_points_to_its_log(small: Settings) -> None:
     stack.up(small, ("mlflow",))
     stack.Supervisor(small).start(Program("challenger-m-2", (sys.executable, "-c", "import time; time.sleep(60)")))

@@ -9,21 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-import s3fs
-from moto.server import ThreadedMotoServer
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
 
 from pipeline.digest import digest_json, digest_tree
 from pipeline.errors import Invalid, Unavailable
 from pipeline.store import Store
-from tests.support.ports import worker_port
+from tests.support.s3 import S3, use_endpoint
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -72,9 +67,10 @@ WRITER = """
 import sys
 from pipeline.store import Store
 store = Store(sys.argv[1])
-print("ready", flush=True)
 for at in range(10_000):
     store.write("ref.json", bytes([at % 251]) * 500_000, replace=True)
+    if at == 9:
+        print("ready", flush=True)
 """
 
 
@@ -88,11 +84,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
     )
     try:
         assert writer.stdout is not None
-        writer.stdout.readline()
-        deadline = time.monotonic() + 20
-        while not (tmp_path / "ref.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.1)
+        assert writer.stdout.readline() == b"ready\n"
     finally:
         writer.send_signal(signal.SIGKILL)
         writer.wait()
@@ -149,9 +141,8 @@ def test_a_store_in_memory_gives_local_copies_that_go() -> None:
 
 
 def test_an_object_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    use_endpoint(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(Unavailable, match=r"bucket/store/key: the artifact store failed: .*127\.0\.0\.1:9"):
         Store("s3://bucket/store").exists("key")
 
@@ -171,9 +162,7 @@ def test_a_bucket_that_refuses(
     refusal = Response(f"<Error><Code>{code}</Code><Message>no</Message></Error>", status, content_type="text/xml")
     server = make_server("127.0.0.1", 0, refusal, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    for name, value in (("ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"), ("DEFAULT_REGION", "us-east-1")):  # fmt: skip
-        monkeypatch.setenv(f"AWS_{name}", value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    use_endpoint(monkeypatch, f"http://127.0.0.1:{server.server_port}")
     store = Store("s3://bucket/store")
     try:
         with pytest.raises(error, match=said):
@@ -182,25 +171,14 @@ def test_a_bucket_that_refuses(
             store.read("key")
     finally:
         server.shutdown()
-        s3fs.S3FileSystem.clear_instance_cache()
+        server.server_close()
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A store in a bucket of an S3 server, named as the chart names it: by AWS's own variables."""
-    port = worker_port()
-    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    server.start()
-    url = f"http://127.0.0.1:{port}"
-    for name, value in (("ENDPOINT_URL", url), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"), ("DEFAULT_REGION", "us-east-1")):  # fmt: skip
-        monkeypatch.setenv(f"AWS_{name}", value)
-    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="bucket")
-    s3fs.S3FileSystem.clear_instance_cache()
-    try:
-        yield Store("s3://bucket/some/store")
-    finally:
-        server.stop()
-        s3fs.S3FileSystem.clear_instance_cache()
+def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store in a bucket of its own, named as the chart names it: by AWS's own variables."""
+    s3.use(monkeypatch)
+    return Store(f"s3://{s3.create_bucket()}/some/store")
 
 
 def test_a_bucket_holds_what_a_folder_holds(bucket: Store, tmp_path: Path) -> None:
@@ -233,14 +211,14 @@ def test_a_folder_of_a_bucket_whose_writer_died_is_written_again(
     folder.mkdir()
     for name in ("a", "b", "c"):
         (folder / name).write_text(name)
-    put_file, calls = bucket._fs.put_file, iter(range(9))
+    put_file, calls = bucket.filesystem.put_file, iter(range(9))
 
     def dies(*arguments: object) -> None:
         if next(calls) == 2:
             raise KeyboardInterrupt
         put_file(*arguments)
 
-    monkeypatch.setattr(bucket._fs, "put_file", dies)
+    monkeypatch.setattr(bucket.filesystem, "put_file", dies)
     with pytest.raises(KeyboardInterrupt):
         bucket.put(folder, "model")
     assert not bucket.exists("model")

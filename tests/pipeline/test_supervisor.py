@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,24 +16,60 @@ import httpx
 import psutil
 import pytest
 
+from pipeline.daemon import Daemon
 from pipeline.errors import Invalid, Unavailable
 from pipeline.program import Program
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
 from pipeline.sweep import await_end, marked
-from tests.pipeline.small_servers import ask, lives, script, server, until
+from tests.pipeline.small_servers import ask, lives, script, server
+from tests.support.polling import wait_for
+from tests.support.settings import own_settings
 
 pytestmark = pytest.mark.stack
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """The stack of the tests that leave its supervisord alone; the first start of a program starts it."""
+    settings = own_settings(home=tmp_path_factory.mktemp("supervisor") / "home")
+    yield settings
+    Supervisor(settings).stop_all()
+
+
 @pytest.fixture
-def supervisor(settings: Settings) -> Iterator[Supervisor]:
+def supervisor(home: Settings) -> Iterator[Supervisor]:
+    """A supervisor without programs."""
+    supervisor = Supervisor(home)
+    yield supervisor
+    for name in supervisor.states():
+        supervisor.stop(name)
+    for file in (home.home / "supervisor" / "logs").glob("*"):
+        file.unlink()
+
+
+@pytest.fixture
+def own(settings: Settings) -> Iterator[Supervisor]:
+    """A stack for one test, which starts or ends its supervisord."""
     supervisor = Supervisor(settings)
     yield supervisor
     supervisor.stop_all()
 
 
-def test_a_program_is_started_once_kept_and_stopped(supervisor: Supervisor, settings: Settings) -> None:
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    """A supervisor in a home with odd characters and a long path, started from an environment that names another."""
+    home = tmp_path_factory.mktemp("supervisor") / f"50% of; #{'x' * 120}" / "home"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SLIPWAY_HOME", "/somewhere/else")
+        patched.setenv("AWS_REGION", "here")
+        patched.setenv("NO_PROXY", "example.org")
+        supervisor = Supervisor(own_settings(home=home))
+        yield supervisor
+        supervisor.stop_all()
+
+
+def test_a_program_is_started_once_kept_and_stopped(supervisor: Supervisor, home: Settings) -> None:
     prepared: list[str] = []
     program = server()
     program = Program(**{**vars(program), "prepare": lambda: prepared.append("once")})
@@ -41,17 +77,18 @@ def test_a_program_is_started_once_kept_and_stopped(supervisor: Supervisor, sett
     supervisor.start(program)
     pid = ask(program)["pid"]
     supervisor.start(program)
-    Supervisor(settings).start(program)
+    Supervisor(home).start(program)
     assert ask(program)["pid"] == pid
     assert prepared == ["once"]
-    files = list((settings.home / "supervisor" / "programs").iterdir())
+    folder = home.home / "supervisor"
+    files = list((folder / "programs").iterdir())
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 2  # an environment may hold secrets
-    assert stat.S_IMODE((settings.home / "supervisor" / "supervisor.sock").stat().st_mode) == 0o600
-    assert until(lambda: supervisor.states() == {"web": "RUNNING"})
+    assert stat.S_IMODE((folder / "supervisor.sock").stat().st_mode) == 0o600
+    assert wait_for(lambda: supervisor.states() == {"web": "RUNNING"})
     supervisor.stop("web")
     assert supervisor.states() == {}
     assert not lives(int(str(pid)))
-    assert not list((settings.home / "supervisor" / "programs").iterdir())
+    assert not list((folder / "programs").iterdir())
     supervisor.stop("web")
     supervisor.stop("never started")
 
@@ -78,29 +115,19 @@ def test_no_character_of_argv_or_environment_is_special(supervisor: Supervisor, 
     assert answer["cwd"] == str(folder)
 
 
-def test_a_home_with_odd_characters_and_a_long_path(settings: Settings, tmp_path: Path) -> None:
-    home = tmp_path / f"50% of; #{'x' * 120}" / "home"
-    supervisor = Supervisor(settings.model_copy(update={"home": home}))
-    try:
-        supervisor.start(server())
-        assert until(lambda: supervisor.states() == {"web": "RUNNING"})
-    finally:
-        supervisor.stop_all()
+def test_a_home_with_odd_characters_and_a_long_path(odd: Supervisor) -> None:
+    odd.start(server("long"))
+    assert wait_for(lambda: odd.states()["long"] == "RUNNING")
 
 
-def test_the_environment_is_the_programs_own(
-    supervisor: Supervisor, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLIPWAY_HOME", "/somewhere/else")
-    monkeypatch.setenv("AWS_REGION", "here")
-    monkeypatch.setenv("NO_PROXY", "example.org")
+def test_the_environment_is_the_programs_own(odd: Supervisor) -> None:
     program = server(MINE="1")
-    supervisor.start(program)
+    odd.start(program)
     env = ask(program)["env"]
     assert isinstance(env, dict)
     assert "SLIPWAY_HOME" not in env
     assert (env["MINE"], env["AWS_REGION"]) == ("1", "here")
-    assert env["SLIPWAY_STACK"] == str(settings.home)
+    assert env["SLIPWAY_STACK"] == str(odd.settings.home)
     assert env["NO_PROXY"] == "example.org,127.0.0.1,localhost"
 
 
@@ -108,7 +135,7 @@ def test_a_crashed_program_is_restarted(supervisor: Supervisor) -> None:
     program = server()
     supervisor.start(program)
     pid = int(str(ask(program)["pid"]))
-    until(lambda: supervisor.states()["web"] == "RUNNING")
+    wait_for(lambda: supervisor.states()["web"] == "RUNNING")
     psutil.Process(pid).kill()
 
     def other() -> bool:
@@ -117,11 +144,11 @@ def test_a_crashed_program_is_restarted(supervisor: Supervisor) -> None:
         except httpx.HTTPError:
             return False
 
-    assert until(other)
+    assert wait_for(other)
     supervisor.start(program)  # one that is restarting is waited for, not failed
 
 
-def test_a_failing_start_says_why_and_leaves_nothing(supervisor: Supervisor, settings: Settings) -> None:
+def test_a_failing_start_says_why_and_leaves_nothing(supervisor: Supervisor) -> None:
     code = (
         "import sys, time; print('\\n'.join(f'line {i}' for i in range(40)), flush=True);"
         "time.sleep(SECONDS); sys.exit('no licence')"
@@ -134,19 +161,29 @@ def test_a_failing_start_says_why_and_leaves_nothing(supervisor: Supervisor, set
         assert "no licence" in message
         assert "line 39" in message
         assert "line 20" not in message
-        assert str(settings.home / "supervisor" / "logs" / "web.log") in message
+        assert str(supervisor.log("web")) in message
         assert supervisor.states() == {}
 
 
-def test_the_first_end_is_told_when_it_was_started_again(
-    supervisor: Supervisor, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.supervisor._POLL_S", 8.0)  # a busy machine: supervisor has restarted it meanwhile
-    count = settings.home / "count"
+class Late(threading.Event):
+    """An event on which a busy machine waits for too long: until supervisord has started the program again."""
+
+    def __init__(self, is_restarted: Callable[[], bool]) -> None:
+        super().__init__()
+        self.is_restarted = is_restarted
+
+    def wait(self, timeout: float | None = None) -> bool:
+        wait_for(self.is_restarted, "the program is started again")
+        return super().wait(timeout)
+
+
+def test_the_first_end_is_told_when_it_was_started_again(supervisor: Supervisor, tmp_path: Path) -> None:
+    count = tmp_path / "count"
     code = f"""
 import pathlib, time
 path = pathlib.Path({str(count)!r}); number = len(path.read_text()) if path.exists() else 0
-path.write_text("x" * (number + 1)); print("start", number, flush=True); time.sleep(1.5 if number == 0 else 30)"""
+print("start", number, flush=True); path.write_text("x" * (number + 1)); time.sleep(1.5 if number == 0 else 30)"""
+    supervisor.cancelled = Late(lambda: count.exists() and count.read_text() == "xx")
     with pytest.raises(Unavailable) as caught:
         supervisor.start(script(code, stop_timeout_s=1))
     assert count.read_text() == "xx"
@@ -199,7 +236,7 @@ def test_a_home_that_cannot_be_written(settings: Settings, tmp_path: Path) -> No
     assert supervisor.stop_all() == ()
 
 
-def test_many_callers_at_once_get_one_process_each(supervisor: Supervisor, settings: Settings) -> None:
+def test_many_callers_at_once_get_one_process_each(own: Supervisor, settings: Settings) -> None:
     shared, others = server(), [server(f"other-{number}") for number in range(2)]
     code = (
         "import json, sys; from pathlib import Path; from pipeline.program import Program;"
@@ -218,18 +255,18 @@ def test_many_callers_at_once_get_one_process_each(supervisor: Supervisor, setti
         for result in [pool.submit(Supervisor(settings).start, program) for program in (shared, shared, *others)]:
             result.result()
         assert outside.result().returncode == 0, outside.result().stderr
-    assert set(supervisor.states()) == {"web", "other-0", "other-1"}
+    assert set(own.states()) == {"web", "other-0", "other-1"}
     daemons = [process for process in marked(settings.home) if "supervisor.supervisord" in process.cmdline()]
     assert len(daemons) == 1
 
 
-def test_stop_all_ends_strays_and_the_stubborn_and_nothing_else(supervisor: Supervisor, settings: Settings) -> None:
+def test_stop_all_ends_strays_and_the_stubborn_and_nothing_else(own: Supervisor, settings: Settings) -> None:
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        supervisor.start(server("strays", STRAY="1"))
-        supervisor.start(server("stubborn", STUBBORN="1"))
+        own.start(server("strays", STRAY="1"))
+        own.start(server("stubborn", STUBBORN="1"))
         processes = marked(settings.home)
-        report = supervisor.stop_all()
+        report = own.stop_all()
         assert report[:2] == ("strays", "stubborn")
         assert len(report) == 3
         assert report[2].startswith("orphan ")
@@ -237,31 +274,34 @@ def test_stop_all_ends_strays_and_the_stubborn_and_nothing_else(supervisor: Supe
         assert await_end(processes, 0.0)
         assert marked(settings.home) == []
         assert bystander.poll() is None
-        assert supervisor.states() == {}
-        assert supervisor.stop_all() == ()
+        assert own.states() == {}
+        assert own.stop_all() == ()
     finally:
         bystander.kill()
         bystander.wait()
 
 
-def test_what_a_dead_supervisor_left_is_ended_before_a_new_one(supervisor: Supervisor, settings: Settings) -> None:
+def test_what_a_dead_supervisor_left_is_ended_before_a_new_one(own: Supervisor, settings: Settings) -> None:
     program = server()
-    supervisor.start(program)
+    own.start(program)
     orphan = int(str(ask(program)["pid"]))
     daemon = psutil.Process(orphan).parent()
     assert daemon is not None
     daemon.kill()
     assert await_end([daemon], 5.0)
     assert lives(orphan)
-    with pytest.raises(Unavailable, match="the supervisor does not answer"), supervisor._daemon.call() as rpc:
+    with (
+        pytest.raises(Unavailable, match="the supervisor does not answer"),
+        Daemon(settings.home / "supervisor").call() as rpc,
+    ):
         rpc.getState()
-    supervisor.start(program)
+    own.start(program)
     assert not lives(orphan)
-    assert until(lambda: supervisor.states() == {"web": "RUNNING"})
+    assert wait_for(lambda: own.states() == {"web": "RUNNING"})
 
 
-def test_a_supervisor_that_cannot_start_says_why(supervisor: Supervisor, settings: Settings) -> None:
+def test_a_supervisor_that_cannot_start_says_why(own: Supervisor, settings: Settings) -> None:
     blocked = settings.home / "supervisor" / "supervisord.log"
     blocked.mkdir(parents=True)
     with pytest.raises(Unavailable, match="supervisord did not start: "):
-        supervisor.start(server())
+        own.start(server())
