@@ -16,7 +16,21 @@ import pytest
 
 from tests.e2e.release import TOOLS, Release
 
+HERE = Path(__file__).parent
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the order of these tests, whatever shuffles the others: each goes on where the one before has left it."""
+    places = [place for place, item in enumerate(items) if item.path.parent == HERE]
+    for place, item in zip(places, sorted((items[place] for place in places), key=_written_at), strict=True):
+        items[place] = item
+
+
+def _written_at(item: pytest.Item) -> tuple[int, list[int]]:
+    case = getattr(item, "callspec", None)
+    return item.location[1] or 0, list(case.indices.values()) if case else []
 
 
 @pytest.fixture(scope="module")

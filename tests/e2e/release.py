@@ -23,6 +23,7 @@ from pipeline.settings import Settings
 from pipeline.spec_file import load_spec
 from serving.probe import missing_row, served_schema
 from serving.triton import TritonClient
+from tests.support.polling import wait_for
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TOOLS = CHECKOUT / ".tools"
@@ -72,18 +73,19 @@ class Release:
         pod["spec"]["containers"][0]["command"] = list(command)
         self.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
         try:
-            deadline = time.monotonic() + 240
-            while (phase := self._phase(name)) not in ("Succeeded", "Failed"):
-                assert time.monotonic() < deadline, f"{name}: {phase}"
-                time.sleep(1)
+            phase = wait_for(
+                lambda: self._end(name), lambda: self.kubectl("get", "pod", name), seconds=240, interval_s=1
+            )
             said = self.kubectl("logs", name)
             assert phase == "Succeeded", said
             return said
         finally:
             self.kubectl("delete", "pod", name, "--wait=false")
 
-    def _phase(self, pod: str) -> str:
-        return str(json.loads(self.kubectl("get", "pod", pod, "-o", "json"))["status"]["phase"])
+    def _end(self, pod: str) -> str:
+        """Return the phase of a pod that has ended; of another one nothing."""
+        phase = str(json.loads(self.kubectl("get", "pod", pod, "-o", "json"))["status"]["phase"])
+        return phase if phase in ("Succeeded", "Failed") else ""
 
     def secret(self, name: str, key: str) -> str:
         found = json.loads(self.kubectl("get", "secret", name, "-o", "json"))
@@ -148,15 +150,15 @@ class Client:
                 time.sleep(0.5)
 
     def _once(self, stop: threading.Event) -> None:
-        """A new connection every two seconds: a forwarded one stays with its pod."""
+        """Ask some forty times by one connection: a forwarded one stays with its pod."""
         service = f"{self.release.name}-model-{self.model}"
         with self.release.forward(service, 8001) as address, TritonClient(address, 30.0) as client:
             schema = served_schema(client, self.model)
-            until = time.monotonic() + 2
-            while time.monotonic() < until and not stop.is_set():
+            for _ in range(40):
                 client.infer(self.model, missing_row(schema), schema.output)
                 self.versions.append(int(client.parameters(self.model)["version"]))
-                time.sleep(0.05)
+                if stop.wait(0.05):
+                    return
 
 
 def _steps_pod(policy: PodPolicy) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 import yaml
 from pydantic import SecretStr
-from sklearn.datasets import load_breast_cancer
 
 from pipeline.airflow_client import AirflowClient
 from pipeline.refs import Approval
@@ -25,7 +25,9 @@ from pipeline.tensors import to_tensors
 from serving.probe import served_schema
 from serving.triton import TritonClient
 from tests.e2e.release import CHECKOUT, TOOLS, Client, Release
+from tests.support.polling import wait_for
 
+pytestmark = [pytest.mark.cluster, pytest.mark.helm, pytest.mark.stack]
 MODEL = "selftest"  # the pipeline of `helm test`
 SPEC: dict[str, Any] = {
     "version": 1,
@@ -96,11 +98,7 @@ def values(spec: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"examples": {"enabled": False}, "tests": {"enabled": True}, "specs": {"inline": {f"{MODEL}.yaml": yaml.safe_dump(spec)}}, **more}  # fmt: skip
 
 
-def until(holds: Callable[[], bool], what: str, timeout_s: float = 180) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(2)
+until = partial(wait_for, seconds=180, interval_s=2)
 
 
 @contextmanager
@@ -155,6 +153,8 @@ def test_the_charts_own_test_gets_a_prediction(release: Release) -> None:
 
 
 def test_predictions_through_the_service_are_right(release: Release) -> None:
+    from sklearn.datasets import load_breast_cancer
+
     data = load_breast_cancer(as_frame=True)
     rows = data.data.rename(columns=lambda name: name.replace(" ", "_"))  # as the source has them
     with release.forward(f"{release.name}-model-{MODEL}", 8001) as address, TritonClient(address, 60.0) as client:
@@ -406,7 +406,7 @@ def test_uninstall_leaves_what_holds_data(release: Release) -> None:
     release.helm("uninstall", release.name, "--wait", "--timeout", "5m")
     kinds = "deployments,services,pods,jobs,cronjobs,configmaps,roles,rolebindings,networkpolicies,poddisruptionbudgets,leases"
     ours = ("-l", "app.kubernetes.io/name=slipway")
-    until(lambda: not release.names(kinds, *ours), "everything goes with the release", 240)
+    until(lambda: not release.names(kinds, *ours), "everything goes with the release", seconds=240)
     assert all(item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for item in release.get("secrets", *ours))  # fmt: skip
     assert release.names("serviceaccounts", *ours) == set()
 
