@@ -21,8 +21,6 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given
 from hypothesis import settings as quick
 from hypothesis import strategies as st
-from model_signing import signing as library_signing
-from model_signing import verifying as library_verifying
 
 from pipeline.errors import Invalid, Unavailable
 from pipeline.settings import Settings
@@ -140,32 +138,40 @@ def test_a_key_is_replaced_while_what_the_old_one_signed_stays_good(tmp_path: Pa
         check_signature(before, settings)
 
 
-P256 = ec.generate_private_key(ec.SECP256R1())
-RSA = rsa.generate_private_key(65537, 2048)
+@pytest.fixture(scope="session")
+def p256() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
 
 
-@pytest.mark.parametrize(
-    ("private", "verify", "what"),
-    [
-        (private_pem(P256), public_pem(ec.generate_private_key(ec.SECP256R1())), "does not verify"),
-        (private_pem(P256, b"secret"), public_pem(P256), "no private key"),
-        (private_pem(RSA), public_pem(P256), "not an EC key"),
-        (private_pem(ec.generate_private_key(ec.SECP256K1())), public_pem(P256), "a key is not of secp256r1"),
-        (b"", public_pem(P256), "no private key"),
-        (b"\xff\x00", public_pem(P256), "no private key"),
-        (private_pem(P256), b"", "there is no key in it"),
-        (private_pem(P256), b"\xff\x00", "there is no key in it"),
-        (private_pem(P256), public_pem(RSA), "a key is not of secp256r1"),
-        (private_pem(P256), private_pem(P256), "block 1 is neither a public key nor a certificate"),
-        (private_pem(P256), public_pem(P256) + public_pem(P256)[:60], "block 2 is neither"),
-    ],
-)
-def test_keys_that_are_none_are_told_when_signing(tmp_path: Path, private: bytes, verify: bytes, what: str) -> None:
+@pytest.fixture(scope="session")
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+def test_keys_that_are_none_are_told_when_signing(
+    tmp_path: Path, p256: ec.EllipticCurvePrivateKey, rsa_key: rsa.RSAPrivateKey, subtests: pytest.Subtests
+) -> None:
+    private, public = private_pem(p256), public_pem(p256)
+    cases = {
+        "another pair": (private, public_pem(ec.generate_private_key(ec.SECP256R1())), "does not verify"),
+        "a passphrase": (private_pem(p256, b"secret"), public, "no private key"),
+        "RSA": (private_pem(rsa_key), public, "not an EC key"),
+        "another curve": (private_pem(ec.generate_private_key(ec.SECP256K1())), public, "a key is not of secp256r1"),
+        "no private key": (b"", public, "no private key"),
+        "bytes for a private key": (b"\xff\x00", public, "no private key"),
+        "no public key": (private, b"", "there is no key in it"),
+        "bytes for a public key": (private, b"\xff\x00", "there is no key in it"),
+        "verified by RSA": (private, public_pem(rsa_key), "a key is not of secp256r1"),
+        "verified by a private key": (private, private, "block 1 is neither a public key nor a certificate"),
+        "a second public key, cut off": (private, public + public[:60], "block 2 is neither"),
+    }
     folder = made(tmp_path / "m")
-    with pytest.raises(Invalid, match=what) as refused:
-        sign(folder, with_keys(tmp_path, private, verify))
-    assert refused.value.problems[0].remedy
-    assert not (folder / SIGNATURE).exists()
+    for name, (signs, verifies, what) in cases.items():
+        with subtests.test(name):
+            with pytest.raises(Invalid, match=what) as refused:
+                sign(folder, with_keys(tmp_path, signs, verifies))
+            assert refused.value.problems[0].remedy
+            assert not (folder / SIGNATURE).exists()
 
 
 def test_in_a_cluster_no_key_is_made(tmp_path: Path, signed: Path) -> None:
@@ -335,6 +341,9 @@ class Asked:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> type[Asked]:
+    from model_signing import signing as library_signing
+    from model_signing import verifying as library_verifying
+
     monkeypatch.setattr(Asked, "calls", [])
     monkeypatch.setattr(library_signing, "Config", Asked)
     monkeypatch.setattr(library_verifying, "Config", Asked)
