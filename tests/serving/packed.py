@@ -23,7 +23,8 @@ from serving.model_config import model_config
 from serving.package import package_key
 from serving.signing import sign
 from serving.triton import TritonClient
-from tests.serving.graphs import SCHEMA, graph
+from tests.serving.known import SCHEMA, graph
+from tests.support.polling import wait_for
 
 ROW = {"numeric": np.array([[0.75, 0.0]], np.float32), "categorical": np.array([["u"]], dtype=object)}
 
@@ -90,13 +91,12 @@ class Asking:
         return found
 
     def is_back(self, within_s: float) -> bool:
-        """Whether an answer to a question asked from now on comes within the time."""
+        """Return whether an answer to a question asked from now on comes within the time."""
         begin = time.monotonic()
-        while time.monotonic() - begin < within_s:
-            if self.last > begin + 0.5:
-                return True
-            time.sleep(0.05)
-        return False
+        try:
+            return wait_for(lambda: self.last > begin + 0.5, seconds=within_s)
+        except TimeoutError:
+            return False
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"127.0.0.1:{server.server_port}"
     finally:
@@ -64,7 +64,6 @@ def test_what_refuses_and_what_is_not_there(settings: Settings) -> None:
             at(settings, where)
 
 
-@pytest.mark.stack
 def test_an_address_with_one_model_needs_no_name(own_triton: RealTriton) -> None:
     settings = own_triton.settings
     own_triton.start()

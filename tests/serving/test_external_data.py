@@ -10,7 +10,7 @@ import pytest
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from serving.external_data import external_data
-from tests.serving.graphs import graph
+from tests.serving.known import graph
 
 
 def elsewhere() -> TensorProto:

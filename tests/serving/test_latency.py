@@ -20,7 +20,7 @@ from pipeline.tensors import Tensors, to_tensors
 from serving.gates.base import Champion, Evidence, Floats, judge
 from serving.gates.latency import LatencyGate
 from serving.model_config import model_config
-from tests.serving.chain import SCHEMA, graph, native, rows, spec_of
+from tests.serving.known import SCHEMA, graph, native, rows, spec_of
 
 FRAME = rows(100)
 TENSORS = to_tensors(FRAME, SCHEMA)
@@ -56,9 +56,9 @@ class Server:
         return self.ask(tensors)
 
 
-def evidence(challenger: Any, rule: str = RULE, champion: Champion | None = None) -> Evidence:
+def evidence(challenger: Any, rule: str = RULE, champion: Champion | None = None, name: str = "m") -> Evidence:
     return Evidence(
-        spec=spec_of("m", rule), schema=SCHEMA, tensors=TENSORS, target=encode_target(FRAME, SCHEMA), native=GOOD,
+        spec=spec_of(name, rule), schema=SCHEMA, tensors=TENSORS, target=encode_target(FRAME, SCHEMA), native=GOOD,
         served=GOOD, onnx_digest="new", champion=champion, challenger=challenger, version=2,
     )  # fmt: skip
 
@@ -221,7 +221,7 @@ def heavy(model: onnx.ModelProto) -> bytes:
         helper.make_node("ReduceSum", ["m10"], ["end"], keepdims=0),
         helper.make_node("Add", ["score", "end"], ["burdened"]),
     ]
-    body.initializer.append(helper.make_tensor("large", TensorProto.INT64, [2], [500, 500]))
+    body.initializer.append(helper.make_tensor("large", TensorProto.INT64, [2], [300, 300]))
     sigmoid = next(at for at, node in enumerate(body.node) if node.op_type == "Sigmoid")
     body.node[sigmoid].input[0] = "burdened"
     for node in reversed(nodes):
@@ -230,29 +230,28 @@ def heavy(model: onnx.ModelProto) -> bytes:
     return model.SerializeToString()
 
 
-@pytest.mark.stack
 def test_a_heavier_graph_on_a_real_server_is_refused(shared_triton: Any) -> None:
     content = graph(3.0)
-    for name, body in (("m", heavy(onnx.load_from_string(content))), ("light", content)):
+    for name, body in (("heavy", heavy(onnx.load_from_string(content))), ("light", content)):
         folder = shared_triton.repository / name
         (folder / "2").mkdir(parents=True)
         (folder / "2" / "model.onnx").write_bytes(body)
         (folder / "config.pbtxt").write_text(model_config(name, 2, SCHEMA, Serving(), {"digest": name}))
     with shared_triton.client() as client:
-        client.load("m")
+        client.load("heavy")
         client.load("light")
 
         def light(tensors: Tensors) -> Floats:
             return client.replay("light", tensors, SCHEMA.output, "2")
 
-        assert np.allclose(client.replay("m", TENSORS, SCHEMA.output), GOOD, atol=1e-6)
+        assert np.allclose(client.replay("heavy", TENSORS, SCHEMA.output), GOOD, atol=1e-6)
         champion = Champion(version=1, onnx_digest="old", answers=GOOD, tensors=TENSORS, ask=light)
         rule = "{latency: {rate_per_s: 2, duration_s: 1, p95_ms: 60000}}"
-        found = judge([LatencyGate(evidence(client, rule, champion))], TODAY)[0]
+        found = judge([LatencyGate(evidence(client, rule, champion, "heavy"))], TODAY)[0]
         assert not found.passed
         assert found.numbers["slowdown_low"] > 3, found.reason
         assert "1.5 times are allowed" in found.reason
-        equal = replace(evidence(client, rule, champion), challenger=_Renamed(light))
+        equal = replace(evidence(client, rule, champion, "heavy"), challenger=_Renamed(light))
         assert judge([LatencyGate(equal)], TODAY)[0].numbers["slowdown"] < found.numbers["slowdown"] / 2
 
 

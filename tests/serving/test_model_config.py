@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.columns import Column, RowSchema
 from pipeline.serving_rules import Serving
 from serving.model_config import model_config
-from serving.places import repository
 from serving.probe import probe
 from serving.triton import parse_config
-from tests.serving.graphs import graph
+from tests.serving.known import graph
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ['"', "'", "\\", '\\"', "\n", "\r\n", "\t", "\0", "\x01", "\x1b[31m", "\x7f", "\x85", "\u2028", "\ufeff", "\\u0041",
@@ -53,8 +51,7 @@ def test_what_a_spec_says_of_serving_is_read_back(serving: Serving) -> None:
     assert (read["max_batch_size"], read["instance_group"][0]["count"]) == (serving.max_batch_size, serving.instances)
 
 
-@pytest.mark.stack
-def test_the_real_server_reads_them_too(own_triton) -> None:
+def test_the_real_server_reads_them_too(shared_triton) -> None:
     hard = "\"\\'\n\r\t\x01\x7f\x85\u2028#}] }${x}{{ x }} ü名😀\\101\\u0041"
     schema = RowSchema(
         columns=(
@@ -66,13 +63,13 @@ def test_the_real_server_reads_them_too(own_triton) -> None:
         task="binary",
         classes=(f"no{hard}", f"{hard}yes"),
     )
-    folder = repository(own_triton.settings) / "hard"
+    folder = shared_triton.repository / "hard"
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.onnx").write_bytes(graph(1.0))
     text = model_config("hard", 1, schema, Serving(), {"digest": "d", "run": hard})
     (folder / "config.pbtxt").write_text(text, encoding="utf-8")
-    own_triton.start()
-    with own_triton.client() as client:
+    with shared_triton.client() as client:
+        client.load("hard")
         assert probe(client, "hard", 1, "d") == schema
         assert client.parameters("hard")["run"] == hard
 

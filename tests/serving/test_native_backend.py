@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient import grpc
@@ -19,8 +20,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from pipeline.errors import Invalid, SlipwayError
 from serving.triton import TritonClient
+from tests.support.polling import wait_for
 
-pytestmark = pytest.mark.stack
 DTYPES = [
     "float32",
     "float64",
@@ -88,23 +89,27 @@ def raw(
 
 
 def statistics(client: TritonClient, model: str, answered: int) -> dict:
-    """What the server has counted, once that is so many answers: it counts after it has answered."""
-    deadline = time.monotonic() + 10
+    """Return what the server has counted, once that is so many answers: it counts after it has answered."""
     with grpc.InferenceServerClient(client.address) as server:
-        while True:
+
+        def found() -> dict:
             found = server.get_inference_statistics(model, as_json=True)["model_stats"][0]
             batched = sum(
                 int(one["batch_size"]) * int(one["compute_infer"]["count"]) for one in found.get("batch_stats", ())
             )
             counted = int(found["inference_stats"]["success"].get("count", 0))
-            is_all = counted == answered and batched == int(found.get("inference_count", 0))
-            if is_all or time.monotonic() > deadline:
-                return found
-            time.sleep(0.02)
+            return found if (counted, batched) == (answered, int(found.get("inference_count", 0))) else {}
+
+        return wait_for(found, f"{model} has counted {answered} answers")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_type_comes_back_bit_for_bit(client, load, dtype):
+def test_every_type_comes_back_bit_for_bit(client, load, subtests):
+    for dtype in DTYPES:
+        with subtests.test(dtype):
+            comes_back(client, load, dtype)
+
+
+def comes_back(client: TritonClient, load: Callable[..., Path], dtype: str) -> None:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     load(
         f"same_{dtype}",
@@ -273,7 +278,7 @@ def test_models_come_and_go_under_load(client, load):
     assert client.infer("goes", {"x": x}, "y").tobytes() == expected.tobytes()
 
 
-def test_what_a_client_cancels_is_not_computed(client, load):
+def test_what_a_client_cancels_is_not_computed(client, shared_triton, load):
     nodes = [helper.make_node("Loop", ["turns", "", "matrix"], ["y"], body=_body())]
     matrix = helper.make_tensor("matrix", TensorProto.FLOAT, [300, 300], [0.0] * 90_000)
     graph = (nodes, [info("turns", TensorProto.INT64, 1)], [info("y", TensorProto.FLOAT, 300, 300)], [matrix])
@@ -281,11 +286,13 @@ def test_what_a_client_cancels_is_not_computed(client, load):
          'input [ {{ name: "turns" data_type: TYPE_INT64 dims: [ 1 ] }} ]\n'
          'output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 300, 300 ] }} ]\n')  # fmt: skip
     tensor = grpc.InferInput("turns", [1], "INT64")
-    tensor.set_data_from_numpy(np.array([12000]))
+    tensor.set_data_from_numpy(np.array([3000]))
+    work = psutil.Process(shared_triton.process.pid)
     done, cancelled = threading.Event(), threading.Event()
     with grpc.InferenceServerClient(client.address) as server:
+        before = sum(work.cpu_times()[:2])
         server.async_infer("slow", [tensor], lambda result, error: done.set())  # keeps the instance busy
-        time.sleep(1)  # or the second might overtake it
+        wait_for(lambda: sum(work.cpu_times()[:2]) > before + 0.2, "or the second might overtake it")
         waiting = server.async_infer("slow", [tensor], lambda result, error: cancelled.set())
         time.sleep(0.2)
         waiting.cancel()

@@ -8,7 +8,8 @@ import os
 import pickle
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as quick
 from hypothesis import strategies as st
 
-from pipeline import stack
 from pipeline.digest import digest_bytes, digest_file
 from pipeline.errors import Invalid, Unavailable
 from pipeline.serving_rules import BlueGreen
@@ -30,9 +30,8 @@ from serving.package import MOST, package_key, read_manifest, verify, verify_as
 from serving.places import challenger
 from serving.signing import SIGNATURE, sign
 from serving.start import whole_challenger
-from tests.serving.graphs import graph
+from tests.serving.known import graph
 from tests.serving.packed import answer, pack, serve
-from tests.support.settings import own_settings
 
 GRAPH = graph(1.0)
 
@@ -96,16 +95,16 @@ HARMS: dict[str, tuple[Harm, str]] = {
     ),
     "another version, signed": (
         lambda at, own: (
-            pack(own, at.parent / "older", "m", 1, graph(9.0)),
+            pack(own, at.parent / "older", at.parent.name, 1, graph(9.0)),
             shutil.rmtree(at),
-            shutil.copytree(at.parent / "older" / "m", at),
+            shutil.copytree(at.parent / "older" / at.parent.name, at),
         ),
         "the manifest is not the one of this version",
     ),
     "another version's signature": (
         lambda at, own: (
-            pack(own, at.parent / "older", "m", 1, graph(9.0)),
-            shutil.copy(at.parent / "older" / "m" / SIGNATURE, at / SIGNATURE),
+            pack(own, at.parent / "older", at.parent.name, 1, graph(9.0)),
+            shutil.copy(at.parent / "older" / at.parent.name / SIGNATURE, at / SIGNATURE),
         ),
         "the signature does not hold",
     ),
@@ -272,34 +271,31 @@ def test_a_monstrous_manifest_is_a_sentence(own: Settings, packed: tuple[Path, V
 # -- on the real server
 
 
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A serving Triton with version 1 of `m`."""
-    folder = tmp_path_factory.mktemp("serving")
-    own = own_settings(home=folder / "home")
-    try:
-        stack.up(own, ("triton",))
-        serve(own, folder / "one", "m", 1)
-        yield own
-    finally:
-        stack.down(own)
+def test_the_old_version_serves_on(stack_settings: Settings, tmp_path: Path) -> None:
+    serve(stack_settings, tmp_path / "first", "guarded", 1)
+    before, plane, store = answer(stack_settings, "guarded"), EmbeddedPlane(stack_settings), Store(stack_settings.store)
+    wrong: dict[str, str] = {}
+    for number, (name, (harm, sentence)) in enumerate(HARMS.items()):
+        version = pack(stack_settings, tmp_path / str(number), "guarded", 2, GRAPH)
+        key = package_key("guarded", 2, version.digest)
+        harm(Path(store.path(key)), stack_settings)
+        try:
+            for go in (partial(plane.switch, version, BlueGreen(kind="blue_green")), partial(plane.start, version)):
+                if sentence not in (said := refusal(go)):
+                    wrong[name] = f"{go.func.__name__}: {said}"
+        finally:
+            for left in (key, *(f"packages/guarded/{beside}" for beside in ("older", "2", "j"))):
+                store.delete(left)
+        if answer(stack_settings, "guarded") != before:
+            wrong[name] = "the old version does not serve on"
+    assert wrong == {}
+    assert Live(stack_settings, "guarded").as_kept()["parameters"]["version"]["string_value"] == "1"
 
 
-@pytest.mark.stack
-@pytest.mark.parametrize("harm", HARMS)
-def test_the_old_version_serves_on(serving: Settings, tmp_path: Path, harm: str) -> None:
-    before = answer(serving, "m")
-    version = pack(serving, tmp_path, "m", 2, GRAPH)
-    store, key = Store(serving.store), package_key("m", 2, version.digest)
-    HARMS[harm][0](Path(store.path(key)), serving)
-    plane = EmbeddedPlane(serving)
+def refusal(go: Callable[[], object]) -> str:
+    """Return why a call is refused; nothing when it is not."""
     try:
-        for go in (lambda: plane.switch(version, BlueGreen(kind="blue_green")), lambda: plane.start(version)):
-            with pytest.raises(Invalid) as refused:
-                go()
-            assert HARMS[harm][1] in str(refused.value)
-    finally:
-        for left in (key, *(f"packages/m/{name}" for name in ("older", "2", "j"))):
-            store.delete(left)
-    assert answer(serving, "m") == before
-    assert Live(serving, "m").as_kept()["parameters"]["version"]["string_value"] == "1"
+        go()
+    except Invalid as error:
+        return str(error)
+    return ""

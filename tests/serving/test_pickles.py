@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from serving import pickles
 from serving.pickles import find_pickles, is_pickle
-from tests.serving.graphs import graph
+from tests.serving.known import graph
 
 
 class Harm:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline import stack
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.supervisor import Supervisor
@@ -21,13 +19,12 @@ from serving.manifests import Version
 from serving.package import package_key
 from serving.places import challenger, repository
 from serving.probe import probe
-from serving.server import SERVING
 from serving.start import sound
 from serving.triton import TritonClient
-from tests.serving.graphs import graph
+from tests.serving.known import graph
 from tests.serving.ledgers import write_entry
-from tests.serving.packed import answer, pack, serve
-from tests.support.settings import own_settings
+from tests.serving.packed import pack
+from tests.support.polling import wait_for
 
 Harm = Callable[[Path, Path], object]  # of the model's part of the repository, and its kept package
 
@@ -176,32 +173,6 @@ def test_what_was_packaged_before_there_were_signatures_is_told(
     assert "it was not made by this release: run the pipeline again" in caplog.text
 
 
-@pytest.mark.stack
-def test_a_killed_server_comes_back_with_what_was_signed(tmp_path: Path) -> None:
-    own = own_settings(root=tmp_path, home=tmp_path / "h")
-    try:
-        stack.up(own, ("triton",))
-        serve(own, tmp_path / "1", "m", 1)
-        serve(own, tmp_path / "2", "lost", 1)
-        good = answer(own, "m")
-        flipped(repository(own) / "m" / "1" / "model.onnx")
-        for name in Store(own.store).list("packages/lost"):
-            Store(own.store).delete(f"packages/lost/{name}")
-        HARMS["both"](repository(own) / "lost", Live(own, "lost").package(1))
-        supervisor = Supervisor(own)
-        before = supervisor.pid(SERVING)
-        os.kill(before, signal.SIGKILL)
-        stack.up(own, ("triton",))
-        assert supervisor.pid(SERVING) != before
-        assert answer(own, "m") == good
-        log = supervisor.log(SERVING).read_text()
-        assert "version 1 was not as it is packaged, and is placed again" in log
-        assert "lost is not loaded" in log
-    finally:
-        stack.down(own)
-
-
-@pytest.mark.stack
 def test_a_challengers_server_starts_with_what_was_signed_or_not_at_all(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
@@ -214,25 +185,16 @@ def test_a_challengers_server_starts_with_what_was_signed_or_not_at_all(
         flipped(folder / "3" / "model.onnx")
         os.killpg(supervisor.pid(ref.program), signal.SIGKILL)
         with TritonClient(ref.grpc, 10) as client:
-            assert until(client.ready)
+            wait_for(client.ready)
             probe(client, "rival", 3, version.onnx_digest)
             assert contents(folder) == before
             for path in (folder, Path(Store(stack_settings.store).path(package_key("rival", 3, version.digest)))):
                 flipped(path / "3" / "model.onnx")
             os.killpg(supervisor.pid(ref.program), signal.SIGKILL)
             log = supervisor.log(ref.program)
-            assert until(lambda: "invalid: " in log.read_text())
+            wait_for(lambda: "invalid: " in log.read_text())
             assert "3/model.onnx has another content" in log.read_text()
             assert not client.ready()
         assert not folder.exists()
     finally:
         plane.end_challengers("rival")
-
-
-def until(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 60
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True

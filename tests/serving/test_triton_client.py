@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,8 +12,7 @@ from tritonclient import grpc
 
 from pipeline.errors import Invalid, Unavailable
 from serving.triton import TritonClient, parse_config
-
-pytestmark = pytest.mark.stack
+from tests.support.polling import wait_for
 
 
 def rows(count: int, category: str = "x", value: float | None = None) -> dict[str, np.ndarray]:
@@ -28,7 +26,6 @@ def rows(count: int, category: str = "x", value: float | None = None) -> dict[st
 def client(shared_triton):
     with shared_triton.client() as client:
         assert client.ready()
-        assert client.index() == []
         shared_triton.write("sum", 1, scale=1.0)
         client.load("sum")
         yield client
@@ -129,9 +126,9 @@ def test_a_batch_with_a_bad_request_does_not_fail_its_neighbours(client, shared_
     assert [answers[0], *answers[2:]] == [10.0, 30.0, 20.0]
     assert "indices element out of data bounds, idx=7" in answers[1]
     with grpc.InferenceServerClient(client.address) as raw:
-        deadline = time.monotonic() + 10
-        while not (found := raw.get_inference_statistics("pick", as_json=True)["model_stats"][0].get("batch_stats")):
-            assert time.monotonic() < deadline  # it counts after it has answered
+        found = wait_for(  # it counts after it has answered
+            lambda: raw.get_inference_statistics("pick", as_json=True)["model_stats"][0].get("batch_stats")
+        )
     assert found[0]["batch_size"] == "4"  # they were indeed one batch
 
 
@@ -237,10 +234,7 @@ def test_an_unloaded_model_is_not_there(client, shared_triton):
     shared_triton.write("gone", 1, scale=1.0)
     client.load("gone")
     client.unload("gone")
-    for _ in range(100):
-        if not client.model_ready("gone"):
-            break
-        threading.Event().wait(0.05)
+    wait_for(lambda: not client.model_ready("gone"))
     with pytest.raises((Invalid, Unavailable), match="gone"):
         client.infer("gone", rows(1), "prediction")
 

@@ -125,7 +125,8 @@ def test_an_older_installation_is_replaced(elsewhere, fake_pip):
 def test_without_a_network_it_says_so_and_leaves_the_old_one(elsewhere, monkeypatch, with_uv):
     elsewhere.triton_dir.mkdir()
     (elsewhere.triton_dir / "old").touch()
-    monkeypatch.setattr(module, "_uv", lambda: Path(sys.prefix) / "bin" / ("uv" if with_uv else "no-uv"))
+    if not with_uv:
+        monkeypatch.setattr(sys, "prefix", str(elsewhere.home))  # where there is no uv
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(elsewhere.home))
     for name in ("UV_FIND_LINKS", "PIP_FIND_LINKS"):

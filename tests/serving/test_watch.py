@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from onnx import TensorProto, helper
 from pipeline import stack
 from pipeline.errors import SlipwayError
 from pipeline.settings import Settings
+from pipeline.store import Store
 from pipeline.supervisor import Supervisor
 from pipeline.sweep import marked
 from serving import watch
@@ -25,95 +28,148 @@ from serving.live import Live
 from serving.places import repository
 from serving.triton import TritonClient
 from serving.watch import Patience, Watcher
-from tests.serving.packed import ROW, asking, pack, serve
+from tests.serving.packed import ROW, answer, asking, pack, serve
+from tests.support.polling import wait_for
 from tests.support.settings import own_settings
 
-pytestmark = pytest.mark.stack
 BACK_S = 60.0
+WATCHER = "triton-watch"
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A serving Triton of this module with its watcher, and two models, `left` and `right`."""
-    folder = tmp_path_factory.mktemp("watched")
-    settings = own_settings(home=folder / "home")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A stack of this module with a serving Triton, which the tests kill."""
+    settings = own_settings(home=tmp_path_factory.mktemp("mortal") / "home")
     try:
         stack.up(settings, ("triton",))
-        serve(settings, folder / "one", "left", 1)
-        serve(settings, folder / "two", "right", 2)
         yield settings
     finally:
+        kill(settings)  # a server with a blocked model takes ten seconds to end
         stack.down(settings)
     assert marked(settings.home) == []
+
+
+@pytest.fixture
+def watched(mortal: Settings, tmp_path: Path) -> Settings:
+    """The stack with its watcher, and two models, `left` and `right`."""
+    stack.up(mortal, ("triton",))  # leaves alone what runs, and waits for a server that was killed
+    for number, name in ((1, "left"), (2, "right")):
+        if not (repository(mortal) / name).is_dir():
+            serve(mortal, tmp_path / name, name, number)
+    return mortal
 
 
 def server(settings: Settings) -> psutil.Process:
     return psutil.Process(Supervisor(settings).pid("triton"))
 
 
+def kill(settings: Settings) -> None:
+    """Kill the serving Triton and return when the supervisor has started another."""
+    before = Supervisor(settings).pid("triton")
+    Supervisor(settings).restart("triton")
+    wait_for(lambda: Supervisor(settings).pid("triton") not in (0, before), "the supervisor starts the server")
+
+
 def said(settings: Settings) -> str:
-    return Supervisor(settings).log("triton-watch").read_text()
+    log = Supervisor(settings).log(WATCHER)
+    return log.read_text() if log.exists() else ""
 
 
-def until(found: Callable[[], bool], within_s: float = BACK_S) -> bool:
-    deadline = time.monotonic() + within_s
-    while not found():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
+@pytest.mark.stack
 def test_it_is_a_program_of_the_stack(watched: Settings) -> None:
     parts = {part.name: part for part in stack.status(watched)}
-    assert (parts["triton"].state, parts["triton-watch"].healthy) == ("running", True)
-    assert parts["triton-watch"].note.endswith("logs/triton-watch.log")
+    assert (parts["triton"].state, parts[WATCHER].healthy) == ("running", True)
+    assert parts[WATCHER].note.endswith("logs/triton-watch.log")
+    pids = [Supervisor(watched).pid(name) for name in ("triton", WATCHER)]
     stack.up(watched, ("triton",))  # is up already: neither is started again
-    assert psutil.Process(Supervisor(watched).pid("triton-watch")).memory_info().rss < 120 * 2**20
+    assert [Supervisor(watched).pid(name) for name in ("triton", WATCHER)] == pids
+    assert psutil.Process(pids[1]).memory_info().rss < 120 * 2**20
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_killed_or_stopped_server_comes_back(watched: Settings, number: int) -> None:
-    before = server(watched)
-    assert until(lambda: f"triton answers, process {before.pid}" in said(watched))  # a new one gets more time
-    with asking(watched, "left") as left, asking(watched, "right") as right:
+@pytest.mark.stack
+@pytest.mark.smoke
+def test_a_killed_server_comes_back(watched: Settings) -> None:
+    comes_back(watched, signal.SIGKILL)
+
+
+@pytest.mark.stack
+def test_a_stopped_server_is_killed_and_comes_back(watched: Settings) -> None:
+    Supervisor(watched).stop(WATCHER)
+    Supervisor(watched).log(WATCHER).unlink(missing_ok=True)
+    code = "from serving import watch; watch.SILENT_S = 3.0; watch.main()"  # the program, with less patience
+    Supervisor(watched).start(replace(watch.program(watched), argv=(sys.executable, "-c", code)))
+    comes_back(watched, signal.SIGSTOP)
+
+
+def comes_back(settings: Settings, number: int) -> None:
+    """Send a signal to the server; another one answers in its place, and both models answer as before."""
+    before = server(settings)
+    wait_for(lambda: f"triton answers, process {before.pid}" in said(settings), "a new server gets more time")
+    with asking(settings, "left") as left, asking(settings, "right") as right:
         assert left.is_back(BACK_S)
         before.send_signal(number)
-        assert until(lambda: bool(left.failures)), "it went on answering"
-        assert left.is_back(2 * BACK_S), said(watched)
-        assert right.is_back(BACK_S), said(watched)
+        wait_for(lambda: left.failures, "the server stops answering")
+        assert left.is_back(2 * BACK_S), said(settings)
+        assert right.is_back(BACK_S), said(settings)
     assert len(left.answers) == len(right.answers) == 1
-    assert server(watched) != before
+    assert server(settings) != before
     assert not before.is_running() or before.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.stack
+def test_a_killed_server_comes_back_with_what_was_signed(watched: Settings, tmp_path: Path) -> None:
+    serve(watched, tmp_path / "1", "kept", 1)
+    serve(watched, tmp_path / "2", "lost", 1)
+    good = answer(watched, "kept")
+    for name in Store(watched.store).list("packages/lost"):
+        Store(watched.store).delete(f"packages/lost/{name}")
+    for folder in (
+        repository(watched) / "kept",
+        repository(watched) / "lost",
+        Live(watched, "lost").package(1),
+    ):
+        flip_byte(folder / "1" / "model.onnx")
+    before = server(watched)
+    before.kill()
+    stack.up(watched, ("triton",))
+    assert server(watched) != before
+    assert answer(watched, "kept") == good
+    log = Supervisor(watched).log("triton").read_text()
+    assert "version 1 was not as it is packaged, and is placed again" in log
+    assert "lost is not loaded" in log
+
+
+def flip_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
 
 
 # -- the same eyes in this process, where their patience can be shortened
 
 
 @pytest.fixture
-def eyes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], Watcher]]:
-    """A serving Triton with model `m`, and a watcher that looks for so many seconds."""
-    settings = own_settings(home=tmp_path / "home")
+def eyes(mortal: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], Watcher]]:
+    """The serving Triton alone, and a watcher in this process that looks for so many seconds, once at least."""
+    Supervisor(mortal).stop(WATCHER)
     monkeypatch.setattr(stack, "COMPANIONS", {})
-    monkeypatch.setattr(watch, "SILENT_S", 4.0)
-    try:
-        stack.up(settings, ("triton",))
-        with TritonClient(settings.triton_grpc, 1.5) as client:
-            watcher = Watcher(settings, client)
+    monkeypatch.setattr(watch, "SILENT_S", 3.0)
+    stack.up(mortal, ("triton",))
+    with TritonClient(mortal.triton_grpc, 1.0) as client:
+        watcher = Watcher(mortal, client)
 
-            def look(seconds: float) -> Watcher:
-                end = time.monotonic() + seconds
-                while time.monotonic() < end:
-                    try:
-                        watcher.look()
-                    except SlipwayError as error:
-                        watch.log.warning("%s", error)
-                    time.sleep(0.2)
-                return watcher
+        def look(seconds: float) -> Watcher:
+            end = time.monotonic() + seconds
+            while True:
+                try:
+                    watcher.look()
+                except SlipwayError as error:
+                    watch.log.warning("%s", error)
+                if time.monotonic() > end:
+                    return watcher
+                time.sleep(0.2)
 
-            yield look
-    finally:
-        stack.down(settings)
+        yield look
 
 
 def slow_graph() -> bytes:
@@ -162,35 +218,35 @@ def _body() -> onnx.GraphProto:
     return helper.make_graph(nodes, "body", inputs, outputs)
 
 
-def test_a_busy_model_is_left_in_peace(eyes: Callable[[float], Watcher], tmp_path: Path) -> None:
+@pytest.mark.stack
+def test_a_busy_model_is_left_in_peace(mortal: Settings, eyes: Callable[[float], Watcher], tmp_path: Path) -> None:
     watcher = eyes(0.0)
-    settings = watcher.settings
-    serve(settings, tmp_path / "packs", "m", 1, slow_graph())
-    before, answered = server(settings), []
+    serve(mortal, tmp_path / "packs", "busy", 1, slow_graph())
+    before, answered = server(mortal), []
 
     def ask(turns: float) -> float:
         begin = time.monotonic()
         row = ROW | {"numeric": np.array([[turns, 0]], np.float32)}
-        with TritonClient(settings.triton_grpc, 300) as client:
-            answered.append(client.infer("m", row, "probabilities").tolist())
+        with TritonClient(mortal.triton_grpc, 300) as client:
+            answered.append(client.infer("busy", row, "probabilities").tolist())
         return time.monotonic() - begin
 
-    turns = 500.0
-    while (took := ask(turns)) < 2.0:
+    turns = 200.0
+    while (took := ask(turns)) < 1.0:
         turns *= 2
-    turns *= 8 / took  # so that one batch takes longer than silence is borne
+    turns *= 5 / took  # so that one batch takes longer than silence is borne
     asking = [threading.Thread(target=ask, args=(turns,)) for _ in range(2)]
     for thread in asking:
         thread.start()
-        time.sleep(0.5)
+        time.sleep(0.3)
     missed = 0
     while any(thread.is_alive() for thread in asking):
-        eyes(1.0)
-        missed += watcher.models["m"].looked_at > 0
+        eyes(0.5)
+        missed += watcher.models["busy"].looked_at > 0
     assert missed, "it was never too busy to answer"
-    eyes(2.0)
+    eyes(1.0)
     assert answered[-1] == [[0.0, 1.0]]
-    assert server(settings) == before
+    assert server(mortal) == before
     assert watcher.reloads == watcher.patience.tries == 0
 
 
@@ -201,81 +257,113 @@ def block(address: str, name: str) -> None:
         client.infer(name, row, "probabilities")
 
 
+@pytest.fixture
+def _killed_in_the_end(mortal: Settings) -> Iterator[None]:
+    """Give the next test a server without a blocked model."""
+    yield
+    kill(mortal)
+
+
+@pytest.mark.stack
+@pytest.mark.usefixtures("_killed_in_the_end")
 def test_a_model_that_is_stuck_is_loaded_anew_beside_itself(
-    eyes: Callable[[float], Watcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mortal: Settings,
+    eyes: Callable[[float], Watcher],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = eyes(0.0).settings
-    monkeypatch.setattr(watch, "STUCK_S", 4.0)  # it is busy, and makes no progress
-    serve(settings, tmp_path / "one", "m", 1, slow_graph())
-    serve(settings, tmp_path / "two", "other", 2)
-    before = server(settings)
-    eyes(1.0)
-    block(settings.triton_grpc, "m")
-    with asking(settings, "other") as other:
-        assert until(lambda: eyes(1.0).reloads == 1)
-        assert until(lambda: eyes(1.0).models["m"].sick_since is None)
-    with TritonClient(settings.triton_grpc, 10) as client:
-        assert client.infer("m", ROW, "probabilities").tolist() == [[0.0, 1.0]]
-    assert other.failures == []  # it never noticed
-    assert (server(settings), eyes(0.0).patience.tries) == (before, 0)
+    monkeypatch.setattr(watch, "STUCK_S", 2.0)  # it is busy, and makes no progress
+    serve(mortal, tmp_path / "one", "stuck", 1, slow_graph())
+    serve(mortal, tmp_path / "two", "beside", 2)
+    before = server(mortal)
+    eyes(0.5)
+    block(mortal.triton_grpc, "stuck")
+    with asking(mortal, "beside") as beside:
+        wait_for(lambda: eyes(0.5).reloads == 1)
+        wait_for(lambda: eyes(0.5).models["stuck"].sick_since is None)
+    with TritonClient(mortal.triton_grpc, 10) as client:
+        assert client.infer("stuck", ROW, "probabilities").tolist() == [[0.0, 1.0]]
+    assert beside.failures == []  # it never noticed
+    assert (server(mortal), eyes(0.0).patience.tries) == (before, 0)
 
 
+@pytest.mark.stack
+@pytest.mark.usefixtures("_killed_in_the_end")
 def test_a_model_in_another_hand_is_left_alone_for_a_while(
-    eyes: Callable[[float], Watcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mortal: Settings,
+    eyes: Callable[[float], Watcher],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = eyes(0.0).settings
-    monkeypatch.setattr(watch, "STUCK_S", 2.0)
-    serve(settings, tmp_path / "packs", "m", 1, slow_graph())
-    before = server(settings)
-    eyes(1.0)
-    block(settings.triton_grpc, "m")
-    with Live(settings, "m").alone():
-        assert until(lambda: eyes(1.0).models["m"].sick_since is not None)
-        assert eyes(3.0).reloads == 0
-        assert server(settings) == before
+    monkeypatch.setattr(watch, "STUCK_S", 1.0)
+    serve(mortal, tmp_path / "packs", "held", 1, slow_graph())
+    before = server(mortal)
+    eyes(0.5)
+    block(mortal.triton_grpc, "held")
+    with Live(mortal, "held").alone():
+        wait_for(lambda: eyes(0.5).models["held"].sick_since is not None)
+        assert eyes(2.0).reloads == 0
+        assert server(mortal) == before
         monkeypatch.setattr(watch, "LEAVE_S", 1.0)
-        assert until(lambda: eyes(1.0).patience.tries == 1)
-        assert until(lambda: Supervisor(settings).pid("triton") not in (0, before.pid))
-    with asking(settings, "m") as client:
+        wait_for(lambda: eyes(0.5).patience.tries == 1)
+        wait_for(lambda: Supervisor(mortal).pid("triton") not in (0, before.pid))
+    with asking(mortal, "held") as client:
         assert client.is_back(BACK_S)
 
 
+@pytest.mark.stack
+@pytest.mark.usefixtures("_killed_in_the_end")
 def test_what_was_changed_on_the_disk_is_not_loaded_and_nothing_flaps(
-    eyes: Callable[[float], Watcher], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    mortal: Settings,
+    eyes: Callable[[float], Watcher],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = eyes(0.0).settings
-    monkeypatch.setattr(watch, "STUCK_S", 2.0)
-    serve(settings, tmp_path / "one", "m", 1, slow_graph())
-    serve(settings, tmp_path / "two", "other", 2)
-    before = server(settings)
-    eyes(1.0)
-    file = repository(settings) / "m" / "1" / "model.onnx"
+    monkeypatch.setattr(watch, "STUCK_S", 1.0)
+    monkeypatch.setattr(watch, "FIRST_WAIT_S", 2.0)
+    serve(mortal, tmp_path / "one", "changed", 1, slow_graph())
+    serve(mortal, tmp_path / "two", "other", 2)
+    before = server(mortal)
+    eyes(0.5)
+    file = repository(mortal) / "changed" / "1" / "model.onnx"
     content = file.read_bytes()
     file.write_bytes(content.replace(b"MatMul", b"MatMax"))
-    block(settings.triton_grpc, "m")
-    with asking(settings, "other") as other:
-        watcher = eyes(15.0)
-    tries = [record.message for record in caplog.records if "cannot be loaded anew" in record.message]
-    assert 1 <= len(tries) <= 3
-    assert "it is not the package of version 1: another hand changed it" in tries[0]
-    assert (server(settings), watcher.patience.tries) == (before, 0)
+    block(mortal.triton_grpc, "changed")
+
+    def tries() -> list[str]:
+        return [record.message for record in caplog.records if "cannot be loaded anew" in record.message]
+
+    with asking(mortal, "other") as other:
+        wait_for(lambda: eyes(0.5) and tries())
+        begin = time.monotonic()
+        watcher = eyes(5.0)
+        lasted = time.monotonic() - begin
+    assert len(tries()) <= 2 + lasted / 4  # two seconds after the first, and four and more after each of the next
+    assert "it is not the package of version 1: another hand changed it" in tries()[0]
+    assert (server(mortal), watcher.patience.tries) == (before, 0)
     assert other.failures == []
     file.write_bytes(content)
-    assert until(lambda: eyes(1.0).models["m"].sick_since is None)
+    wait_for(lambda: eyes(0.5).models["changed"].sick_since is None)
 
 
-def test_a_challenger_that_is_stuck_is_healed_by_the_next_try(eyes: Callable[[float], Watcher], tmp_path: Path) -> None:
-    settings = eyes(0.0).settings.model_copy(update={"timeout_s": 5.0})
-    version = pack(settings, tmp_path / "packs", "m", 3, slow_graph())
+@pytest.mark.stack
+def test_a_challenger_that_is_stuck_is_healed_by_the_next_try(mortal: Settings, tmp_path: Path) -> None:
+    settings = mortal.model_copy(update={"timeout_s": 3.0})
+    version = pack(settings, tmp_path / "packs", "rival", 3, slow_graph())
     plane = EmbeddedPlane(settings)
-    ref = plane.start(version)
-    pid = Supervisor(settings).pid(ref.program)
-    plane.ensure(ref, version.onnx_digest)
-    assert Supervisor(settings).pid(ref.program) == pid  # it answers: it is left alone
-    block(ref.grpc, "m")
-    plane.ensure(ref, version.onnx_digest)
-    with TritonClient(ref.grpc, 10) as client:
-        assert client.infer("m", ROW, "probabilities").tolist() == [[0.0, 1.0]]
+    try:
+        ref = plane.start(version)
+        pid = Supervisor(settings).pid(ref.program)
+        plane.ensure(ref, version.onnx_digest)
+        assert Supervisor(settings).pid(ref.program) == pid  # it answers: it is left alone
+        block(ref.grpc, "rival")
+        plane.ensure(ref, version.onnx_digest)
+        assert Supervisor(settings).pid(ref.program) != pid
+        with TritonClient(ref.grpc, 10) as client:
+            assert client.infer("rival", ROW, "probabilities").tolist() == [[0.0, 1.0]]
+    finally:
+        plane.end_challengers("rival")
 
 
 def test_waits_double_and_begin_anew_after_calm() -> None:

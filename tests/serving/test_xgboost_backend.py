@@ -13,9 +13,8 @@ from onnx import TensorProto, helper
 
 from pipeline.errors import Invalid
 from serving.triton import TritonClient
-from tests.serving.conftest import model as graph
+from tests.serving.real_triton import model as graph
 
-pytestmark = pytest.mark.stack
 LABELS = ["a", "b", "ü", "d", "e"]
 CONFIG = """backend: "xgboost" max_batch_size: 512 dynamic_batching {{ }}
 instance_group [ {{ count: 2 kind: KIND_AUTO }} ]
