@@ -32,7 +32,7 @@ def approve(
         this.console.print(gates_table(awaited(run)))
         before = answer(run)
         if before is None and not yes:
-            if json or not _at_terminal(this):
+            if json or not is_at_terminal(this):
                 raise Invalid("nobody can be asked here, and a word stays", f"run {run_id} of {model}", "say --yes")
             typer.confirm(f"{'Reject' if reject else 'Approve'} run {run_id} of {model}?", abort=True)
         said = give(run, not reject, note)
@@ -52,7 +52,7 @@ def approve(
 
 def ask(this: Session, run: Run) -> bool:
     """Ask who sits at the terminal; whether they gave their word."""
-    if this.as_json or not _at_terminal(this):
+    if this.as_json or not is_at_terminal(this):
         return False
     this.console.print(gates_table(awaited(run)))
     approved = WORDS[Prompt.ask("Promote this version?", console=this.console, choices=list(WORDS), default="later")]
@@ -62,7 +62,8 @@ def ask(this: Session, run: Run) -> bool:
     return True
 
 
-def _at_terminal(this: Session) -> bool:
+def is_at_terminal(this: Session) -> bool:
+    """Return whether a person sits at the terminal."""
     return this.console.is_terminal and sys.stdin.isatty()
 
 

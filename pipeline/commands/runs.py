@@ -99,7 +99,7 @@ def trigger(
         with ThreadPoolExecutor(1) as ahead:
             ahead.submit(getattr, this_run, "registry")  # imports MLflow, a second that the verdict would wait for
             with Board(this.console, f"{loaded.name} {run_id}", tuple(task.key for task in tasks(names))) as board:
-                states = _follow(airflow, board, loaded.name, run_id, this.console, where)
+                states = follow_run(airflow, board, loaded.name, run_id, this.console, where)
         this.console.print(f"finished after {time.monotonic() - started:.0f} s", style="dim")
         _finish(this, this_run, names, _failure(airflow, loaded.name, run_id, states))
 
@@ -109,8 +109,8 @@ def _load(settings: Settings, spec: str, overrides: Overrides) -> tuple[Path, Pi
     return path, overrides.apply(load_spec(path))
 
 
-def _follow(airflow: object, board: Board, dag: str, run_id: str, console: Console, where: str) -> dict[str, str]:
-    """Each task's state, told to the board, until the run has ended."""
+def follow_run(airflow: object, board: Board, dag: str, run_id: str, console: Console, where: str) -> dict[str, str]:
+    """Show each task's state on the board until the run has ended; return the last states."""
     states: dict[str, str] = {}
     for task in airflow.follow(dag, run_id):  # type: ignore[attr-defined]
         board.update(task.key, task.state, task.seconds)

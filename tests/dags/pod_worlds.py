@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,6 @@ from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 import yaml
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 from airflow.sdk.serde import deserialize, serialize
@@ -29,6 +27,7 @@ from pipeline.settings import Settings
 from pipeline.spec_file import load_spec
 from pipeline.store import Store
 from tests.dags.api_server import Pods, api_server
+from tests.support.polling import wait_for
 
 NOWHERE = {"slipway.dev/test": "no-node-has-this"}  # pods stay pending, so that the tests alone say how they are
 SPEC = """version: 1
@@ -98,17 +97,13 @@ def ours(folder: Path) -> Iterator[World]:
 
 @contextmanager
 def real(_: Path) -> Iterator[World]:
-    path = Path(os.environ.get("KUBECONFIG", ""))
-    if not path.is_file():
-        pytest.skip("KUBECONFIG names no cluster")
+    path = Path(os.environ["KUBECONFIG"])
     core = _core(path)
     namespace = f"slipway-test-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     core.create_namespace({"metadata": {"name": namespace, "labels": labels}})
-    deadline = time.monotonic() + 30  # pods are refused until the namespace has its account
-    while not core.list_namespaced_service_account(namespace).items:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    # pods are refused until the namespace has its account
+    wait_for(lambda: core.list_namespaced_service_account(namespace).items, "the account of the namespace")
     try:
         yield World(core, namespace, path)
     finally:
@@ -177,11 +172,11 @@ class Life:
 
     def execute(self) -> Any:
         """Up to the deferral: its trigger as the triggerer gets it."""
-        return self._call(lambda: self.operator().execute(self.context))
+        return self.call(lambda: self.operator().execute(self.context))
 
     def resume(self, event: dict[str, Any]) -> Any:
         arguments = {"event": deserialize(serialize(event))}
-        return self._call(lambda: self.operator().resume_execution("trigger_reentry", arguments, self.context))
+        return self.call(lambda: self.operator().resume_execution("trigger_reentry", arguments, self.context))
 
     def watch(self, trigger: Any, kubelet: Kubelet | None = None) -> dict[str, Any]:
         """The triggerer's part: the first event, while the kubelet works on the trigger's pod."""
@@ -217,7 +212,8 @@ class Life:
         key = f"runs/{self.dag}/{slug(self.run_id)}/{self.task}.json"
         Store(self.settings.store).write(key, envelope.model_dump_json().encode())
 
-    def _call(self, call: Callable[[], Any]) -> Any:
+    def call(self, call: Callable[[], Any]) -> Any:
+        """What Airflow makes of a call of the operator: a trigger, or the state of the task."""
         try:
             call()
         except TaskDeferred as deferred:
@@ -234,13 +230,6 @@ class Life:
             self.said = said
             return "up_for_retry"
         return "success"
-
-
-def eventually(holds: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def gone(world: World, pod: str) -> bool:

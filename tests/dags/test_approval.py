@@ -5,8 +5,7 @@ from __future__ import annotations
 import getpass
 import io
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from dags.approval import question
 from dags.factory import build
 from pipeline.airflow_client import ENDED, AirflowClient
 from pipeline.cli import app
-from pipeline.commands.runs import _follow
-from pipeline.errors import Unavailable
+from pipeline.commands.runs import follow_run
 from pipeline.programs import airflow_credentials
 from pipeline.refs import Approval, GateReport, ModelVersionRef, Verdict
 from pipeline.run import APPROVE, Run, new_run_id
@@ -29,6 +27,7 @@ from pipeline.settings import Settings
 from pipeline.show import Board
 from pipeline.spec_file import parse_spec
 from pipeline.step import pin_spec
+from tests.support.polling import wait_for
 
 SPEC = """version: 1
 name: asked
@@ -115,27 +114,36 @@ def state(airflow: AirflowClient, run: Run) -> str:
 TAKEN = (httpx.codes.OK, httpx.codes.CONFLICT)  # or it was, before SQLite was locked
 
 
-def until(condition: Callable[[], bool], within_s: float = 120.0, every_s: float = 0.3) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(every_s)
+def until(condition: Callable[[], object], every_s: float = 0.3) -> None:
+    wait_for(condition, seconds=120.0, interval_s=every_s)
 
 
-def question_of(airflow: AirflowClient, run: Run) -> dict[str, Any] | None:
+@pytest.fixture(scope="module")
+def api(airflow: AirflowClient, airflow_settings: Settings) -> Iterator[httpx.Client]:
+    """Airflow's API as a person's browser calls it: each call once, its answer as it is."""
+    user, password = airflow_credentials(airflow_settings)
+    login = {"username": user, "password": password}
+    with httpx.Client(base_url=airflow_settings.airflow_url, timeout=60.0, trust_env=False) as client:
+        token = wait_for(lambda: client.post("/auth/token", json=login).json().get("access_token"))
+        client.headers["Authorization"] = f"Bearer {token}"
+        yield client
+
+
+def path_of(run: Run) -> str:
+    return f"/api/v2/dags/asked/dagRuns/{run.id}/taskInstances/{APPROVE}/-1/hitlDetails"
+
+
+def question_of(api: httpx.Client, run: Run) -> dict[str, Any] | None:
     """What the run asks; None before it does."""
-    found = airflow._call("GET", f"/dags/asked/dagRuns/{run.id}/taskInstances/{APPROVE}/-1/hitlDetails")
+    found = api.get(path_of(run))
     asked = ("subject", "body", "created_at", "options")
     return {key: found.json()[key] for key in asked} if found.is_success else None
 
 
-def answer(airflow: AirflowClient, run: Run, option: str, note: str = "") -> int:
-    path = f"/dags/asked/dagRuns/{run.id}/taskInstances/{APPROVE}/-1/hitlDetails"
+def answer(api: httpx.Client, run: Run, option: str, note: str = "") -> int:
+    """Answer the question; the status is 500 where SQLite was locked."""
     body = {"chosen_options": [option], "params_input": {"note": note}}
-    try:
-        return airflow._call("PATCH", path, json=body).status_code
-    except Unavailable:  # SQLite was locked
-        return 500
+    return api.patch(path_of(run), json=body).status_code
 
 
 def taken(airflow: AirflowClient, runs: list[Run], options: list[str]) -> None:
@@ -154,26 +162,28 @@ def word(run: Run) -> Approval:
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize(("option", "approved"), [("Approve", True), ("Reject", False)])
 def test_what_a_person_says_is_kept_with_who_and_when(
-    airflow: AirflowClient, asked: Callable[..., Run], option: str, approved: bool
+    airflow: AirflowClient, api: httpx.Client, asked: Callable[..., Run], subtests: pytest.Subtests
 ) -> None:
-    run = asked()
-    until(lambda: state(airflow, run) == "awaiting_input")
-    asks = question_of(airflow, run)
-    assert asks is not None
-    assert asks["subject"] == "Promote version 4 of asked?"
-    assert "| quality | passed |" in asks["body"]
-    until(lambda: answer(airflow, run, option, "seen by two") in TAKEN)
-    until(lambda: airflow.run_state("asked", run.id) == "success")
-    said = word(run)
-    user = airflow_credentials(run.settings)[0]
-    assert (said.approved, said.by, said.via, said.note) == (approved, user, "airflow", "seen by two")
-    assert said.at.startswith("20")
+    runs = {option: asked() for option in ("Approve", "Reject")}
+    for option, run in runs.items():
+        with subtests.test(option):
+            until(lambda run=run: state(airflow, run) == "awaiting_input")  # type: ignore[misc]
+            asks = question_of(api, run)
+            assert asks is not None
+            assert asks["subject"] == "Promote version 4 of asked?"
+            assert "| quality | passed |" in asks["body"]
+            until(lambda run=run, option=option: answer(api, run, option, "seen by two") in TAKEN)  # type: ignore[misc]
+            until(lambda run=run: airflow.run_state("asked", run.id) == "success")  # type: ignore[misc]
+            said = word(run)
+            user = airflow_credentials(run.settings)[0]
+            assert (said.approved, said.by, said.via) == (option == "Approve", user, "airflow")
+            assert said.note == "seen by two"
+            assert said.at.startswith("20")
 
 
 @pytest.mark.stack
-def test_an_answer_at_once_is_taken(airflow: AirflowClient, asked: Callable[..., Run]) -> None:
+def test_an_answer_at_once_is_taken(airflow: AirflowClient, api: httpx.Client, asked: Callable[..., Run]) -> None:
     """As soon as a task waits, it is answered once: before the scheduler has heard that it does."""
     options = ["Approve", "Reject"] * 3
     runs = [asked() for _ in options]
@@ -182,7 +192,7 @@ def test_an_answer_at_once_is_taken(airflow: AirflowClient, asked: Callable[...,
     def answered() -> bool:
         for run in runs:
             asks = run.id in waiting and state(airflow, run) == "awaiting_input"
-            if asks and answer(airflow, run, waiting[run.id]) == httpx.codes.OK:
+            if asks and answer(api, run, waiting[run.id]) == httpx.codes.OK:
                 del waiting[run.id]
         return not waiting
 
@@ -191,14 +201,16 @@ def test_an_answer_at_once_is_taken(airflow: AirflowClient, asked: Callable[...,
 
 
 @pytest.mark.stack
-def test_an_answer_before_the_task_waits_is_taken(airflow: AirflowClient, asked: Callable[..., Run]) -> None:
+def test_an_answer_before_the_task_waits_is_taken(
+    airflow: AirflowClient, api: httpx.Client, asked: Callable[..., Run]
+) -> None:
     """As soon as a question is written, it is answered, while its task still runs and begins to wait."""
     options = ["Approve", "Reject"] * 3
     runs = [asked() for _ in options]
 
     def insist(run: Run, option: str) -> None:
-        until(lambda: question_of(airflow, run) is not None, every_s=0.02)
-        until(lambda: answer(airflow, run, option) == httpx.codes.OK, every_s=0.02)
+        until(lambda: question_of(api, run) is not None, every_s=0.02)
+        until(lambda: answer(api, run, option) == httpx.codes.OK, every_s=0.02)
 
     with ThreadPoolExecutor(len(runs)) as people:
         list(people.map(insist, runs, options))
@@ -206,20 +218,20 @@ def test_an_answer_before_the_task_waits_is_taken(airflow: AirflowClient, asked:
 
 
 @pytest.mark.stack
-def test_it_waits_on_and_looks_up(airflow: AirflowClient, asked: Callable[..., Run]) -> None:
+def test_it_waits_on_and_looks_up(airflow: AirflowClient, api: httpx.Client, asked: Callable[..., Run]) -> None:
     """It takes a word that Airflow was not told, and what it asks stays as it was."""
     asks, told = asked(), asked()
     for run in (asks, told):
         until(lambda run=run: state(airflow, run) == "awaiting_input")  # type: ignore[misc]
-    question = question_of(airflow, asks)
+    question = question_of(api, asks)
     given = Approval(approved=True, by="somebody", at="2026-01-01T00:00:00+00:00", via="command")
     told.finish(APPROVE, given, 0.0)
     until(lambda: airflow.run_state("asked", told.id) == "success")
     until(lambda: sum("Pausing" in line for line in airflow.logs("asked", asks.id, APPROVE)) > 1, every_s=1.0)
     until(lambda: state(airflow, asks) == "awaiting_input")
     assert word(told) == given
-    assert question_of(airflow, asks) == question
-    until(lambda: answer(airflow, asks, "Reject") in TAKEN)
+    assert question_of(api, asks) == question
+    until(lambda: answer(api, asks, "Reject") in TAKEN)
     taken(airflow, [asks], ["Reject"])
 
 
@@ -245,7 +257,7 @@ def test_a_word_given_by_the_command_lets_airflow_go_on(
 
     def look() -> None:
         with Board(console, "asked") as board:
-            _follow(airflow, board, "asked", run.id, console, "http://airflow/dags/asked/runs/r")
+            follow_run(airflow, board, "asked", run.id, console, "http://airflow/dags/asked/runs/r")
 
     looking = threading.Thread(target=look)
     looking.start()

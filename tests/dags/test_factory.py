@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from pipeline.graph import task_upstream, tasks
 from pipeline.run import ROLLBACK, slug
 from pipeline.settings import Settings
 from pipeline.spec_file import parse_spec
+from tests.support.polling import wait_for
 
 SPEC = """version: 1
 name: demo
@@ -94,8 +94,7 @@ def test_a_killed_task_ends_its_step(tmp_path: Path) -> None:
     operator.on_kill()
 
     def kill() -> None:
-        while not (tmp_path / "here").exists():
-            time.sleep(0.01)
+        wait_for((tmp_path / "here").exists, interval_s=0.01)
         operator.on_kill()
 
     with ThreadPoolExecutor(1) as pool:

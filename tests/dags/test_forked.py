@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from dags.forked import Forked
+from tests.support.polling import wait_for
 
 LOG = logging.getLogger("forked")
 
@@ -88,8 +89,7 @@ def test_warnings_are_written_where_the_command_writes(tmp_path: Path, monkeypat
 def test_what_it_has_started_ends_with_it(tmp_path: Path) -> None:
     (tmp_path / "forked_command.py").write_text("import os; os.system('touch here; sleep 600')")
     forked = Forked("forked_command", (), str(tmp_path))
-    while not (tmp_path / "here").exists():
-        pass
+    wait_for((tmp_path / "here").exists, interval_s=0.01)
     forked.end()
     assert forked.wait(LOG)[0] == -signal.SIGTERM
     forked.end()  # of what is over, nothing

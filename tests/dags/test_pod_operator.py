@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import kubernetes.config.kube_config
@@ -21,12 +21,15 @@ from airflow.sdk.exceptions import TaskDeferred
 from kubernetes_asyncio.client import ApiException
 
 from dags import pod_trigger
-from tests.dags.pod_worlds import NOWHERE, WORLDS, Life, World, eventually, gone
+from tests.dags.pod_worlds import NOWHERE, WORLDS, Life, World, gone
+from tests.support.polling import wait_for
+from tests.support.s3 import use_endpoint
 
 Lives = Callable[..., Life]
+OURS, REAL = "ours", pytest.param("real", marks=pytest.mark.cluster)
 
 
-@pytest.fixture(scope="module", params=sorted(WORLDS))
+@pytest.fixture(scope="module", params=[OURS, REAL])
 def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with WORLDS[request.param](tmp_path_factory.mktemp("world")) as found:
         yield found
@@ -59,18 +62,24 @@ def test_success_is_the_reference(world: World, lives: Lives) -> None:
         world.ends(pod, 0)
 
     assert life.lead(kubelet) == "success"
-    eventually(lambda: not life.pods())  # cleaned up
+    wait_for(lambda: not life.pods())  # cleaned up
 
 
 def test_no_event_comes_before_the_scheduler_knows_of_the_deferral(
     world: World, lives: Lives, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pod_trigger, "SETTLE_S", 2.0)
+    monkeypatch.setattr(pod_trigger, "SETTLE_S", 3600.0)
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(pod_trigger, "asyncio", SimpleNamespace(sleep=sleep))
     life = lives()
-    trigger = life.execute()
-    begin = time.monotonic()
-    life.watch(trigger, lambda pod: world.ends(pod, 0))
-    assert time.monotonic() - begin >= 2.0
+    event = life.watch(life.execute(), lambda pod: world.ends(pod, 0))
+    assert event["status"] == "success"
+    (seconds,) = slept  # before the event, what is left of the time
+    assert 0 < seconds <= 3600.0
 
 
 def test_a_task_that_is_done_leaves_no_pod_of_an_earlier_life(world: World, lives: Lives) -> None:
@@ -80,7 +89,7 @@ def test_a_task_that_is_done_leaves_no_pod_of_an_earlier_life(world: World, live
     life.writes()
     again = lives(run_id=life.run_id, try_number=2)
     assert again.execute() == "success"
-    eventually(lambda: not life.pods())
+    wait_for(lambda: not life.pods())
 
 
 def test_an_end_without_a_reference_is_no_success(world: World, lives: Lives) -> None:
@@ -95,7 +104,7 @@ def test_the_exit_code_is_the_state(world: World, lives: Lives, code: int, state
     assert life.lead(lambda pod: world.ends(pod, code, "a line\nrejected: too few rows\n")) == state
     assert str(life.said).startswith("" if code in (2, 3) else f"exit code {code}: ")
     assert str(life.said).endswith("rejected: too few rows")
-    eventually(lambda: not life.pods())
+    wait_for(lambda: not life.pods())
 
 
 def test_the_way_back_succeeds_by_its_reference_too(world: World, lives: Lives) -> None:
@@ -180,8 +189,8 @@ def test_a_damaged_reference_fails(lives: Lives) -> None:
 def test_a_store_that_does_not_answer_is_asked_again(
     world: World, lives: Lives, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
-        monkeypatch.setenv(f"AWS_{name}", value)
+    use_endpoint(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     life = lives(store="s3://bucket/store")
     assert life.lead() == "up_for_retry"
     assert "the artifact store failed" in str(life.said)
@@ -221,7 +230,7 @@ def test_a_retry_does_not_take_what_an_earlier_try_left(world: World, lives: Liv
     world.ends(first, 1)
     life.try_number += 1
     assert life.execute().pod_name != first
-    eventually(lambda: gone(world, first))
+    wait_for(lambda: gone(world, first))
 
 
 def test_a_pod_on_its_way_out_is_not_waited_for(world: World, lives: Lives) -> None:
@@ -264,7 +273,7 @@ def test_what_does_not_start_says_why(world: World, lives: Lives) -> None:
 
     assert life.lead(kubelet) == "up_for_retry"
     assert str(life.said).startswith("the pod did not start within 1 s: Unschedulable: 0/1 nodes are available: ")
-    eventually(lambda: not life.pods())
+    wait_for(lambda: not life.pods())
 
 
 @pytest.mark.parametrize("message", ["pull access denied", "dial tcp: i/o timeout"])
@@ -284,13 +293,13 @@ def test_a_killed_task_deletes_its_pod(world: World, lives: Lives) -> None:
     life = lives()
     trigger = life.execute()
     asyncio.run(trigger.on_kill())
-    eventually(lambda: gone(world, trigger.pod_name))
+    wait_for(lambda: gone(world, trigger.pod_name))
     life = lives()
     operator = life.operator()
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(life.context)
     operator.on_kill()
-    eventually(lambda: gone(world, deferred.value.trigger.pod_name))
+    wait_for(lambda: gone(world, deferred.value.trigger.pod_name))
 
 
 def test_an_interrupted_task_is_no_success(world: World, lives: Lives) -> None:
@@ -306,7 +315,7 @@ def test_an_interrupted_task_is_no_success(world: World, lives: Lives) -> None:
         return operator.pod
 
     operator.hook.get_pod = interrupted
-    assert life._call(lambda: operator.trigger_reentry(life.context, event)) == "up_for_retry"
+    assert life.call(lambda: operator.trigger_reentry(life.context, event)) == "up_for_retry"
     assert "left no reference" in str(life.said)
 
 
@@ -357,7 +366,7 @@ NEVER = {
 }
 
 
-@pytest.mark.parametrize("one", ["ours"], indirect=True)
+@pytest.mark.parametrize("one", [OURS], indirect=True)
 class TestOnOurServer:
     """What a real API server does not do on demand."""
 
@@ -383,7 +392,7 @@ class TestOnOurServer:
         def kubelet(pod: str) -> None:
             world.runs(pod)
             world.server.logs[pod] = "2026-11-25T00:00:00.5Z fold 1 of 5\n"
-            eventually(is_written)
+            wait_for(is_written)
             life.writes()
             world.server.logs[pod] += "fold 2 of 5\n"
             world.ends(pod, 0)
@@ -441,11 +450,11 @@ class TestOnOurServer:
         assert again.trigger_kwargs == {"_redefer_count": 1}
 
 
-@pytest.mark.parametrize("one", ["real"], indirect=True)
+@pytest.mark.parametrize("one", [REAL], indirect=True)
 def test_a_real_kubelet_that_finds_no_image(lives: Lives, capfd: pytest.CaptureFixture[str]) -> None:
     policy = {"nodeSelector": {}, "image": "registry.invalid/none:1", "startupTimeoutS": 30}
     life = lives(task="snapshot", policy=policy, check_s=1)
     assert life.lead() == "up_for_retry"
     assert re.search(r"(ErrImagePull|ImagePullBackOff): .*registry\.invalid/none:1", str(life.said))
     assert 'Event: Pulling image "registry.invalid/none:1"' in capfd.readouterr().out
-    eventually(lambda: not life.pods())
+    wait_for(lambda: not life.pods())

@@ -134,7 +134,7 @@ def test_who_sits_at_the_terminal_is_asked(
     """To press return decides nothing."""
     run = waiting()
     session = Session(run.settings, Console(), as_json=False)
-    monkeypatch.setattr(approval, "_at_terminal", lambda _: True)
+    monkeypatch.setattr(approval, "is_at_terminal", lambda _: True)
     found: list[bool] = []
     with CliRunner().isolation(input=typed) as (out, *_):
         found.append(approval.ask(session, run))
