@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -60,8 +62,9 @@ class Said:
         return self.answer
 
 
-@pytest.fixture
-def said() -> Iterator[Said]:
+@contextmanager
+def saying() -> Iterator[Said]:
+    """Run a server as long as the block runs."""
     told = Said()
 
     class Handler(BaseHTTPRequestHandler):
@@ -88,6 +91,12 @@ def said() -> Iterator[Said]:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield told
         server.shutdown()
+
+
+@pytest.fixture
+def said() -> Iterator[Said]:
+    with saying() as told:
+        yield told
 
 
 def answers(port: int) -> tuple[int, str]:
@@ -138,15 +147,14 @@ def test_an_error_of_the_server_is_none(said: Said, content: Any) -> None:
     assert not isinstance(content, dict) or content.get("error", "") in text
 
 
-@pytest.mark.parametrize("does", [0, 1])
 @pytest.mark.parametrize(("answer", "wait_s"), [((200, {}), 4.0), ((503, {"error": "the queue is full"}), 0.0)])
-def test_a_model_that_is_busy_is_not_dead_and_one_that_does_nothing_is(
-    said: Said, answer: tuple[int, Any], wait_s: float, does: int
-) -> None:
-    said.answer, said.wait_s, said.does = answer, wait_s, does
-    code, text = answers(said.port)
-    assert code == (0 if does else 1)
-    assert does or text == f"m does not answer: {'503, the queue is full' if answer[0] == 503 else 'no answer in time'}"
+def test_a_model_that_is_busy_is_not_dead_and_one_that_does_nothing_is(answer: tuple[int, Any], wait_s: float) -> None:
+    with saying() as idle, saying() as busy, ThreadPoolExecutor(2) as pool:  # at once: either waits for seconds
+        for server, does in ((idle, 0), (busy, 1)):
+            server.answer, server.wait_s, server.does = answer, wait_s, does
+        of_idle, of_busy = pool.map(answers, (idle.port, busy.port))
+    assert of_busy[0] == 0
+    assert of_idle == (1, f"m does not answer: {'503, the queue is full' if answer[0] == 503 else 'no answer in time'}")
 
 
 def test_a_server_that_is_not_there() -> None:
