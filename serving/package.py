@@ -50,8 +50,9 @@ def package(spec: PipelineSpec, dataset: DatasetRef, model: ModelVersionRef, pla
     """
     built = build(spec, dataset, model, plan.options, run)
     run.registry.set_version_tags(spec.name, model.version, {"slipway.package": built.ref.digest})
-    run.registry.log_text(run.registry.pipeline_run(run, spec), built.config, f"serving/{FILE}")
-    run.registry.log_text(run.registry.pipeline_run(run, spec), built.manifest, f"serving/{MANIFEST}")
+    run_id = run.registry.pipeline_run(run, spec)
+    run.registry.log_text(run_id, built.config, f"serving/{FILE}")
+    run.registry.log_text(run_id, built.manifest, f"serving/{MANIFEST}")
     return built.ref
 
 

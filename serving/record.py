@@ -33,7 +33,7 @@ def record(run: Run, spec: PipelineSpec | None, verdict: Verdict) -> PromotionRe
         Invalid: there is no key to sign with. A retry does not help.
         Unavailable: the store, MLflow or a server does not answer. A retry helps.
     """
-    number = _number(run, verdict)
+    number = claim_number(run, verdict)
     key = record_key(verdict.version.name, number)
     if not run.store.exists(key):
         entry = build(run, spec, verdict, number)
@@ -60,8 +60,14 @@ def _files(run: Run, entry: PromotionRecord) -> Iterator[Path]:
         yield folder
 
 
-def _number(run: Run, verdict: Verdict) -> int:
-    """The number of this verdict's entry: the one that is there, or that this run claimed before it was killed."""
+def claim_number(run: Run, verdict: Verdict) -> int:
+    """Return the number of this verdict's entry: that of the entry which is there, or the one that this run claims.
+
+    A run that was killed after its claim gets the same number again. Any number of runs may claim at once.
+
+    Raises:
+        Unavailable: other runs claim every number. A retry helps.
+    """
     store, model = run.store, verdict.version.name
     kept = record_of_run(store, model, run.id)
     is_ours = kept is not None and (kept.kind, kept.version) == (verdict.kind, verdict.version.number)

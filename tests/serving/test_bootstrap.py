@@ -34,11 +34,13 @@ def test_a_weighted_metric_is_the_metric_of_rows_that_are_repeated(task: str, cl
     schema = shape(task, classes)
     target, output = answered(classes, 90, 3, ties)
     (counts,) = draws(target, stratified=False, resamples=25, seed=1)
-    for metric in METRICS[schema.task]:
-        found = weighted(schema, metric, target, output)(counts)
-        for one, drawn in zip(found, counts.astype(int), strict=True):
-            take = np.repeat(np.arange(90), drawn)
-            assert one == pytest.approx(scores(schema, target[take], output[take])[metric], rel=1e-6), metric
+    found = {metric: weighted(schema, metric, target, output)(counts) for metric in METRICS[schema.task]}
+    for at, drawn in enumerate(counts.astype(int)):
+        take = np.repeat(np.arange(90), drawn)
+        expected = scores(schema, target[take], output[take])
+        assert {metric: values[at] for metric, values in found.items()} == pytest.approx(
+            {metric: expected[metric] for metric in found}, rel=1e-6
+        )
 
 
 def test_a_weighted_metric_is_undefined_where_the_metric_is() -> None:

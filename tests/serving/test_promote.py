@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -16,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -39,29 +38,19 @@ from serving.record import KEY_TAG, TAG
 from serving.register import CHALLENGER, CHAMPION
 from serving.rollback import Way, rollback
 from serving.triton import TritonClient
-from tests.serving.chain import PASSED, Chain, chain, native
+from tests.serving.chain import Chain
+from tests.serving.known import PASSED, native
+from tests.serving.promoted import (  # noqa: F401 (fixtures)
+    Line,
+    answers_as,
+    line_fixture,
+    lines_fixture,
+    logged_models_fixture,
+    make_fixture,
+)
+from tests.support.polling import wait_for
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture
-def make(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Chain]:
-    """make(run id, weight): a run of this test's own model."""
-    name = f"test_{digest_bytes(request.node.name.encode())[:12]}"  # the stack is everybody's
-
-    def _make(run_id: str, weight: float, **changes: object) -> Chain:
-        return chain(stack_settings, tmp_path, name, run_id, weight, **changes)
-
-    return _make
-
-
-def served(one: Chain) -> np.ndarray:
-    with TritonClient(one.run.settings.triton_grpc, 10) as client:
-        return client.replay(one.spec.name, one.tensors, "probabilities")
-
-
-def serves(one: Chain) -> bool:
-    return bool(np.allclose(served(one), native(one.weight, one.tensors), atol=1e-5))
 
 
 def back_run(settings: Settings) -> Run:
@@ -69,7 +58,16 @@ def back_run(settings: Settings) -> Run:
 
 
 def champion(one: Chain) -> int | None:
-    return one.run.registry.alias(one.spec.name, CHAMPION)
+    return aliases(one).get(CHAMPION)
+
+
+def aliases(one: Chain) -> dict[str, int]:
+    return one.run.registry.aliases(one.spec.name)
+
+
+def entries(line: Line) -> int:
+    """Return the number of entries in the audit log."""
+    return len(sequences(line.store, line.name))
 
 
 @pytest.fixture
@@ -102,21 +100,22 @@ def traffic() -> Iterator[Callable[[Chain], list[str]]]:
     pool.shutdown()
 
 
+@pytest.mark.smoke
 def test_a_first_version_a_second_and_the_way_back(make: Callable[..., Chain], traffic: Callable) -> None:
     first, second = make("r1", 1.0), make("r2", 3.0)
     end = first.promote(*first.ready())
     assert (end.version, end.previous) == (1, None)
-    assert serves(first)
+    assert answers_as(first)
     assert champion(first) == 1
     problems = traffic(first, second)
     report = PASSED.model_copy(update={"champion": 1})
     end = second.promote(*second.ready(report))
     assert (end.version, end.previous) == (2, 1)
-    assert serves(second)
+    assert answers_as(second)
     assert (champion(second), second.run.registry.alias(second.spec.name, CHALLENGER)) == (2, None)
     back = rollback(back_run(first.run.settings), first.spec.name)
     assert (back.version, back.previous) == (1, 2)
-    assert serves(first)
+    assert answers_as(first)
     assert champion(first) == 1
     assert first.run.registry.version_tags(first.spec.name, 2)["slipway.state"] == "rolled back"
     assert not problems, problems[:3]
@@ -124,99 +123,107 @@ def test_a_first_version_a_second_and_the_way_back(make: Callable[..., Chain], t
         rollback(back_run(first.run.settings), first.spec.name)
 
 
-def test_a_run_takes_one_model_back(make: Callable[..., Chain], stack_settings: Settings, tmp_path: Path) -> None:
-    first, second = make("r1", 1.0), make("r2", 3.0)
-    first.promote(*first.ready())
-    second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
-    other = chain(stack_settings, tmp_path, f"other_{first.spec.name}", "r1", 1.0)
+def test_a_run_takes_one_model_back(line: Line, make: Callable[..., Chain]) -> None:
+    second, other = line.new(), make("r1", 1.0)
+    version = second.promote(*second.ready(line.report)).version
     other.promote(*other.ready())
-    run = back_run(first.run.settings)
-    rollback(run, first.spec.name)
+    run = back_run(line.settings)
+    rollback(run, line.name)
     with pytest.raises(
-        Invalid, match=f"takes back {first.spec.name} from version 2, and nothing else -> start a new run"
+        Invalid, match=f"takes back {line.name} from version {version}, and nothing else -> start a new run"
     ):
         rollback(run, other.spec.name)
 
 
-def test_a_refused_challenger_is_taken_down_and_nothing_else(make: Callable[..., Chain]) -> None:
-    first, second = make("r1", 1.0), make("r2", 3.0)
-    first.promote(*first.ready())
+@pytest.mark.smoke
+def test_a_refused_challenger_is_taken_down_and_nothing_else(line: Line) -> None:
+    first, version, second = line.champion, line.version, line.new()
     verdicts = (
         Verdict(gate="quality", outcome="refused", reason="too bad"),
         Verdict(gate="parity", outcome="refused", reason="differs"),
     )
-    report = PASSED.model_copy(update={"passed": False, "verdicts": verdicts, "champion": 1})
-    before = (repository(first.run.settings) / first.spec.name / "config.pbtxt").read_bytes()
+    read = second.ready(line.report.model_copy(update={"passed": False, "verdicts": verdicts}))
+    config = repository(line.settings) / line.name / "config.pbtxt"
+    before = config.read_bytes()
     with pytest.raises(Rejected) as refused:
-        second.promote(*second.ready(report))
+        second.promote(*read)
     assert [problem.what for problem in refused.value.problems] == ["too bad", "differs"]
-    assert (repository(first.run.settings) / first.spec.name / "config.pbtxt").read_bytes() == before
-    assert serves(first)
-    assert (champion(first), first.run.registry.alias(first.spec.name, CHALLENGER)) == (1, None)
-    assert first.run.registry.version_tags(first.spec.name, 2)["slipway.state"] == "refused"
+    assert config.read_bytes() == before
+    assert answers_as(first)
+    assert aliases(first) == {CHAMPION: version}
+    assert first.run.registry.version_tags(line.name, read[0].version)["slipway.state"] == "refused"
 
 
-def test_a_champion_that_changed_meanwhile_wins(make: Callable[..., Chain]) -> None:
-    first, second, third = make("r1", 1.0), make("r2", 2.0), make("r3", 3.0)
-    first.promote(*first.ready())
-    report = PASSED.model_copy(update={"champion": 1})
-    late, quick = third.ready(report), second.ready(report)
+def test_a_champion_that_changed_meanwhile_wins(line: Line) -> None:
+    version, second, third = line.version, line.new(), line.new()
+    late, quick = third.ready(line.report), second.ready(line.report)
     second.promote(*quick)
-    with pytest.raises(Rejected, match="became champion after the gates compared with 1"):
+    with pytest.raises(Rejected, match=f"became champion after the gates compared with {version}"):
         third.promote(*late)
-    assert serves(second)
+    assert answers_as(second)
     assert champion(second) == quick[0].version
 
 
-@pytest.mark.parametrize("damage", ["flip", "extra", "missing", "link"])
-def test_a_package_that_is_not_whole_is_refused(make: Callable[..., Chain], damage: str) -> None:
-    first, second = make("r1", 1.0), make("r2", 3.0)
-    first.promote(*first.ready())
-    read = second.ready(PASSED.model_copy(update={"champion": 1}))
+def flip(folder: Path, model: Path) -> None:
+    content = bytearray(model.read_bytes())
+    content[40] ^= 1
+    model.write_bytes(content)
+
+
+def add(folder: Path, model: Path) -> None:
+    (model.parent / "more.pkl").write_bytes(b"x")
+
+
+def unlink(folder: Path, model: Path) -> None:
+    model.unlink()
+
+
+def link(folder: Path, model: Path) -> None:
+    model.rename(folder / "elsewhere")
+    model.symlink_to(folder / "elsewhere")
+
+
+def test_a_package_that_is_not_whole_is_refused(line: Line, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    first, version, second = line.champion, line.version, line.new()
+    read = second.ready(line.report)
     folder = Path(second.run.store.path(read[1].key))
-    model = folder / "2" / "model.onnx"
-    if damage == "flip":
-        content = bytearray(model.read_bytes())
-        content[40] ^= 1
-        model.write_bytes(content)
-    elif damage == "extra":
-        (folder / "2" / "more.pkl").write_bytes(b"x")
-    elif damage == "missing":
-        model.unlink()
-    else:
-        model.rename(folder / "elsewhere")
-        model.symlink_to(folder / "elsewhere")
-    with pytest.raises(Invalid, match=r"model\.onnx|more\.pkl|elsewhere"):
-        second.promote(*read)
-    assert serves(first)
-    assert champion(first) == 1
+    complete = shutil.copytree(folder, tmp_path / "complete")
+    for damage in (flip, add, unlink, link):
+        damage(folder, folder / str(read[0].version) / "model.onnx")
+        with subtests.test(damage.__name__):
+            with pytest.raises(Invalid, match=r"model\.onnx|more\.pkl|elsewhere"):
+                second.promote(*read)
+            assert answers_as(first)
+            assert champion(first) == version
+        shutil.rmtree(folder)
+        shutil.copytree(complete, folder)
+    assert second.promote(*read).previous == version  # the damage alone was in the way
 
 
-def test_a_version_that_does_not_load_leaves_the_old_one(
-    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second = make("r1", 1.0), make("r2", 3.0)
-    first.promote(*first.ready())
-    before = (repository(first.run.settings) / first.spec.name / "config.pbtxt").read_bytes()
+def test_a_version_that_does_not_load_leaves_the_old_one(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, version, second = line.champion, line.version, line.new()
+    read = second.ready(line.report)
+    config = repository(line.settings) / line.name / "config.pbtxt"
+    before = config.read_bytes()
     place = live_module.place
 
     def spoil(source: Path, target: Path) -> None:
         place(source, target)
-        if target.parent.parent == repository(first.run.settings) and target.name == "2":
+        if target == config.parent / str(read[0].version):
             (target / "model.onnx").write_bytes(b"no graph at all")
 
     monkeypatch.setattr(live_module, "place", spoil)
     with pytest.raises(Invalid, match="load"):
-        second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
-    assert (repository(first.run.settings) / first.spec.name / "config.pbtxt").read_bytes() == before
-    assert serves(first)
-    assert champion(first) == 1
+        second.promote(*read)
+    assert config.read_bytes() == before
+    assert answers_as(first)
+    assert champion(first) == version
 
 
-def ledger(one: Chain) -> list[tuple[str, int, str, int | None]]:
-    """Every entry, once it is known that each is signed and names the one before."""
+def ledger(one: Chain, since: int = 0) -> list[tuple[str, int, str, int | None]]:
+    """Return the entries after entry `since`, each of which is signed and names the entry before it."""
     store, model, entries = one.run.store, one.spec.name, []
-    for number in sequences(store, model):
+    for number in sequences(store, model)[since:]:
         entry = verified(one.run.settings, store, model, number)
         assert entry.before == (digest_of(store, model, number - 1) if number > 1 else None)
         entries.append((entry.kind, entry.version, entry.run, entry.previous))
@@ -233,6 +240,7 @@ def copies(one: Chain, version: int) -> list[bool]:
     entry = read_record(store, model, int(key[-6:]))
     content = store.read(f"{key}/{RECORD}")
     beside = one.run.settings.home / "serving" / key / RECORD
+
     artifact = mlflow.artifacts.load_text(f"runs:/{entry.mlflow_run}/record/{RECORD}")
     return [tags[TAG] == digest_bytes(content), artifact == content.decode(), beside.read_bytes() == content]
 
@@ -247,7 +255,7 @@ POINTS = {  # where the process dies: the object, the function, before or after 
     "switch not written": ("serving.live", "replace", 0, "before"),
     "switch written": ("serving.live", "replace", 0, "after"),
     "loaded": ("serving.triton.TritonClient", "load", 0, "after"),
-    "number not taken": ("serving.record", "_number", 0, "before"),
+    "number not taken": ("serving.record", "claim_number", 0, "before"),
     "record not kept": ("pipeline.store.Store", "put", 0, "before"),
     "record kept": ("pipeline.store.Store", "put", 0, "after"),
     "record not copied": ("pipeline.registry.Registry", "log_folder", 0, "before"),
@@ -264,7 +272,7 @@ POINTS = {  # where the process dies: the object, the function, before or after 
 def dies(monkeypatch: pytest.MonkeyPatch, point: str, points: dict[str, tuple] = POINTS) -> Iterator[None]:
     """The process dies at this point, once."""
     module, name, skip, when = points[point]
-    owner = _resolve(module)
+    owner = resolve_name(module)
     original = getattr(owner, name)
     calls = iter(range(100))
 
@@ -283,29 +291,26 @@ def dies(monkeypatch: pytest.MonkeyPatch, point: str, points: dict[str, tuple] =
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_promotion_that_dies_rolls_forward(
-    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    first, second = make("r1", 1.0), make("r2", 3.0)
-    first.promote(*first.ready())
-    read = second.ready(PASSED.model_copy(update={"champion": 1}))
+def test_a_promotion_that_dies_rolls_forward(line: Line, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    first, version, count, second = line.champion, line.version, entries(line), line.new()
+    read = second.ready(line.report)
     with dies(monkeypatch, point), pytest.raises(Killed):
         second.promote(*read)
-    assert serves(first) or serves(second)  # never a mix, never nothing
+    assert answers_as(first) or answers_as(second)  # never a mix, never nothing
     end = second.promote(*read)
-    assert (end.version, end.previous) == (2, 1)
-    assert serves(second)
-    assert champion(second) == 2
-    assert ledger(second) == [("promotion", 1, "r1", None), ("promotion", 2, "r2", 1)]
-    assert end.record == record_key(second.spec.name, 2)
-    assert copies(second, 2) == [True, True, True]
+    assert (end.version, end.previous) == (read[0].version, version)
+    assert answers_as(second)
+    assert aliases(second) == {CHAMPION: end.version}
+    assert ledger(second, count) == [("promotion", end.version, second.run.id, version)]
+    assert end.record == record_key(line.name, count + 1)
+    assert copies(second, end.version) == [True, True, True]
 
 
 REFUSED = {
     "refusal not decided": ("pipeline.store.Store", "write", 0, "before"),
     "refusal decided": ("pipeline.store.Store", "write", 0, "after"),
     "challenger ended": ("serving.embedded.EmbeddedPlane", "end_challengers", 0, "after"),
-    "number taken": ("serving.record", "_number", 0, "after"),
+    "number taken": ("serving.record", "claim_number", 0, "after"),
     "record not kept": POINTS["record not kept"],
     "record kept": POINTS["record kept"],
     "record not tagged": POINTS["record not tagged"],
@@ -315,31 +320,25 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("point", REFUSED)
-def test_a_refusal_that_dies_is_recorded_once(
-    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    first, second = make("r1", 1.0), make("r2", 3.0)
-    first.promote(*first.ready())
+def test_a_refusal_that_dies_is_recorded_once(line: Line, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    first, version, count, second = line.champion, line.version, entries(line), line.new()
     verdict = Verdict(gate="quality", outcome="refused", reason="too bad")
-    report = PASSED.model_copy(update={"passed": False, "verdicts": (verdict,), "champion": 1})
-    read = second.ready(report)
+    read = second.ready(line.report.model_copy(update={"passed": False, "verdicts": (verdict,)}))
     with dies(monkeypatch, point, REFUSED), pytest.raises(Killed):
         second.promote(*read)
     for _ in range(2):
         with pytest.raises(Rejected, match="too bad"):
             second.promote(*read)
-    assert ledger(second) == [("promotion", 1, "r1", None), ("refusal", 2, "r2", 1)]
-    assert copies(second, 2) == [True, True, True]
-    assert (champion(second), second.run.registry.alias(second.spec.name, CHALLENGER)) == (1, None)
-    assert serves(first)
+    refused = read[0].version
+    assert ledger(second, count) == [("refusal", refused, second.run.id, version)]
+    assert copies(second, refused) == [True, True, True]
+    assert aliases(second) == {CHAMPION: version}
+    assert answers_as(first)
 
 
-def test_a_refusal_of_the_canary_is_not_asked_again(
-    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second = make("r1", 1.0), make("r2", 3.0)
-    first.promote(*first.ready())
-    read = second.ready(PASSED.model_copy(update={"champion": 1}))
+def test_a_refusal_of_the_canary_is_not_asked_again(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, version, count, second = line.champion, line.version, entries(line), line.new()
+    read = second.ready(line.report)
 
     def failing(*_: object) -> None:
         raise Rejected("half of the canary's requests failed")
@@ -349,30 +348,26 @@ def test_a_refusal_of_the_canary_is_not_asked_again(
         second.promote(*read)
     with pytest.raises(Rejected, match="half of the canary's requests failed"):
         second.promote(*read)
-    assert ledger(second)[1:] == [("refusal", 2, "r2", 1)]
-    assert serves(first)
+    assert ledger(second, count) == [("refusal", read[0].version, second.run.id, version)]
+    assert answers_as(first)
 
 
-def test_a_promotion_that_others_overtook_while_it_was_dead(
-    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_promotion_that_others_overtook_while_it_was_dead(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its entry is not the last any more: what it does when it goes on has an entry of its own."""
-    first, second, third = make("r1", 1.0), make("r2", 3.0), make("r3", 2.0)
-    first.promote(*first.ready())
-    report = PASSED.model_copy(update={"champion": 1})
-    read, late = second.ready(report), third.ready(report)
+    count, second, third, fourth = entries(line), line.new(), line.new(), line.new()
+    read, late = second.ready(line.report), third.ready(line.report)
+    dead, refused = read[0].version, late[0].version
     with dies(monkeypatch, "record kept"), pytest.raises(Killed):
         second.promote(*read)
-    with pytest.raises(Rejected, match="version 2 became champion"):  # the alias does not say so yet: the ledger does
+    with pytest.raises(Rejected, match=f"version {dead} became champion"):  # by the ledger; the alias was not moved
         third.promote(*late)
-    fourth = make("r4", 2.0)
-    fourth.promote(*fourth.ready(PASSED.model_copy(update={"champion": 2})))
-    with pytest.raises(Rejected, match="version 4 became champion"):
+    last = fourth.promote(*fourth.ready(PASSED.model_copy(update={"champion": dead}))).version
+    with pytest.raises(Rejected, match=f"version {last} became champion"):
         second.promote(*read)
-    assert serves(fourth)
-    kinds = [entry[:2] for entry in ledger(second)]
-    assert kinds == [("promotion", 1), ("promotion", 2), ("refusal", 3), ("promotion", 4), ("refusal", 2)]
-    assert champion(second) == 4
+    assert answers_as(fourth)
+    kinds = [entry[:2] for entry in ledger(second, count)]
+    assert kinds == [("promotion", dead), ("refusal", refused), ("promotion", last), ("refusal", dead)]
+    assert champion(second) == last
 
 
 def test_a_deleted_alias_brings_no_model_past_the_champion(make: Callable[..., Chain]) -> None:
@@ -387,31 +382,32 @@ def test_a_deleted_alias_brings_no_model_past_the_champion(make: Callable[..., C
     third = make("r3", -2.0)
     with pytest.raises(Rejected, match="version 1 became champion"):
         third.promote(*third.ready())
-    assert serves(first)
+    assert answers_as(first)
 
 
-def test_nothing_is_taken_back_by_what_others_wrote(make: Callable[..., Chain]) -> None:
-    first, second, third = make("r1", 1.0), make("r2", 3.0), make("r3", 2.0)
-    first.promote(*first.ready())
-    second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
-    refused = third.ready(PASSED.model_copy(update={"passed": False, "champion": 2}))
+def test_nothing_is_taken_back_by_what_others_wrote(line: Line) -> None:
+    second, name = line.new(), line.name
+    version = second.promote(*second.ready(line.report)).version
+    third = line.new()
+    refused = third.ready(line.report.model_copy(update={"passed": False}))
     with pytest.raises(Rejected):
         third.promote(*refused)
-    Live(third.run.settings, third.spec.name).keep(Path(third.run.store.path(refused[1].key)), 3, refused[1].digest)
+    model, package, *_ = refused
+    Live(line.settings, name).keep(Path(line.store.path(package.key)), model.version, package.digest)
     way = Way(
-        champion=Version(first.spec.name, 2, "", ""),
-        back=Version(first.spec.name, 3, refused[1].digest, refused[0].onnx_digest),
+        champion=Version(name, version, "", ""),
+        back=Version(name, model.version, package.digest, model.onnx_digest),
     )
-    for name, text in (("way", way.model_dump_json()), ("way", "{}"), ("rollback", None)):
-        run = back_run(first.run.settings)
+    for kind, text in (("way", way.model_dump_json()), ("way", "{}"), ("rollback", None)):
+        run = back_run(line.settings)
         if text is None:  # as if it were done
-            ref = PromotionRef(name=first.spec.name, version=3, digest="", previous=2, http="h:1", grpc="h:2")
+            ref = PromotionRef(name=name, version=model.version, digest="", previous=version, http="h:1", grpc="h:2")
             run.finish("rollback", ref, 0.0)
         else:
-            run.store.write(f"{run.key}/{name}.json", text.encode())
+            run.store.write(f"{run.key}/{kind}.json", text.encode())
         with pytest.raises(Invalid, match="start a new run"):
-            rollback(run, first.spec.name)
-    assert serves(second)
+            rollback(run, name)
+    assert answers_as(second)
 
 
 def test_a_waiver_that_ends_before_the_promotion_counts_no_longer(
@@ -426,35 +422,27 @@ def test_a_waiver_that_ends_before_the_promotion_counts_no_longer(
         one.promote(*read)
 
 
-def _resolve(path: str) -> object:
-    from pkgutil import resolve_name
-
-    return resolve_name(path)
-
-
-def test_a_promotion_killed_for_real_leaves_no_lock(make: Callable[..., Chain], tmp_path: Path) -> None:
-    first, second = make("r1", 1.0), make("r2", 3.0)
-    first.promote(*first.ready())
-    settings = first.run.settings
-    code = f"""
+def test_a_promotion_killed_for_real_leaves_no_lock(line: Line, tmp_path: Path) -> None:
+    code = """
         import sys, time
         from pathlib import Path
         from pipeline.settings import Settings
         from serving.live import Live
-        with Live(Settings.model_validate_json(sys.argv[1]), {first.spec.name!r}).alone():
-            Path(sys.argv[2]).touch()
+        with Live(Settings.model_validate_json(sys.argv[1]), sys.argv[2]).alone():
+            Path(sys.argv[3]).touch()
             time.sleep(60)
     """
     held = tmp_path / "held"
-    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), settings.model_dump_json(), str(held)])
-    deadline = time.monotonic() + 30
-    while not held.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
-    assert serves(second)
+    arguments = (line.settings.model_dump_json(), line.name, str(held))
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *arguments])
+    try:
+        wait_for(held.exists, "the lock is held")
+    finally:
+        child.kill()
+        child.wait()
+    second = line.new()
+    second.promote(*second.ready(line.report))
+    assert answers_as(second)
 
 
 def test_two_promotions_do_not_overlap(make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,19 +457,17 @@ def test_two_promotions_do_not_overlap(make: Callable[..., Chain], monkeypatch: 
         outcomes = [end.exception() for end in ends]
     assert [type(outcome) for outcome in outcomes].count(Rejected) == 1  # the later one compared with no champion
     winner = (first, second)[[outcome is None for outcome in outcomes].index(True)]
-    assert serves(winner)
+    assert answers_as(winner)
 
 
-def test_a_champion_that_nothing_serves_is_placed_again(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    one.promote(*one.ready())
-    serving = plane(one.run.settings)
-    with TritonClient(one.run.settings.triton_grpc, 10) as client:
-        client.unload(one.spec.name)
-    shutil.rmtree(repository(one.run.settings) / one.spec.name)
+def test_a_champion_that_nothing_serves_is_placed_again(line: Line) -> None:
+    serving = plane(line.settings)
+    with TritonClient(line.settings.triton_grpc, 10) as client:
+        client.unload(line.name)
+    shutil.rmtree(repository(line.settings) / line.name)
     for _ in range(2):
-        serving.restore(version_of(one.run.registry, one.spec.name, 1))
-        assert serves(one)
+        serving.restore(version_of(line.champion.run.registry, line.name, line.version))
+        assert answers_as(line.champion)
 
 
 @pytest.mark.parametrize(
@@ -489,24 +475,21 @@ def test_a_champion_that_nothing_serves_is_placed_again(make: Callable[..., Chai
     ["switch written", "loaded", "number not taken", "record not kept", "record kept", "record not tagged",
      "tags not set", "alias not moved", "alias moved"],
 )  # fmt: skip
-def test_a_way_back_that_dies_goes_on_under_its_run_id(
-    make: Callable[..., Chain], monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    first, second = make("r1", 1.0), make("r2", 3.0)
-    first.promote(*first.ready())
-    second.promote(*second.ready(PASSED.model_copy(update={"champion": 1})))
-    run = back_run(first.run.settings)
+def test_a_way_back_that_dies_goes_on_under_its_run_id(line: Line, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    first, version, count, second = line.champion, line.version, entries(line), line.new()
+    promoted = second.promote(*second.ready(line.report)).version
+    run = back_run(line.settings)
     with dies(monkeypatch, point), pytest.raises(Killed):
-        rollback(run, first.spec.name)
-    assert serves(first) or serves(second)
+        rollback(run, line.name)
+    assert answers_as(first) or answers_as(second)
     for _ in range(2):  # and once more changes nothing
-        end = rollback(run, first.spec.name)
-        assert (end.version, end.previous) == (1, 2)
-        assert serves(first)
-        assert champion(first) == 1
-    assert first.run.registry.version_tags(first.spec.name, 2)["slipway.state"] == "rolled back"
-    assert ledger(first)[2:] == [("rollback", 1, run.id, 2)]
-    assert end.record == record_key(first.spec.name, 3)
+        end = rollback(run, line.name)
+        assert (end.version, end.previous) == (version, promoted)
+        assert answers_as(first)
+        assert champion(first) == version
+    assert first.run.registry.version_tags(line.name, promoted)["slipway.state"] == "rolled back"
+    assert ledger(first, count + 1) == [("rollback", version, run.id, promoted)]
+    assert end.record == record_key(line.name, count + 2)
 
 
 def test_the_way_back_is_the_ledgers_whatever_tags_and_alias_have_become(make: Callable[..., Chain]) -> None:
@@ -520,7 +503,7 @@ def test_the_way_back_is_the_ledgers_whatever_tags_and_alias_have_become(make: C
     registry.set_version_tags(name, 1, {"slipway.package": "9f" * 32, "slipway.onnx": "9f" * 32})
     end = rollback(back_run(first.run.settings), name)
     assert (end.version, end.previous, champion(first)) == (1, 2, 1)
-    assert serves(first)
+    assert answers_as(first)
 
 
 def test_nothing_moves_on_the_word_of_a_ledger_that_somebody_changed(make: Callable[..., Chain]) -> None:
@@ -534,7 +517,7 @@ def test_nothing_moves_on_the_word_of_a_ledger_that_somebody_changed(make: Calla
     third = make("r3", 2.0)
     with pytest.raises(Invalid, match="was changed, or taken out"):
         third.promote(*third.ready(PASSED.model_copy(update={"champion": 2})))
-    assert serves(second)
+    assert answers_as(second)
     assert (champion(second), sequences(second.run.store, second.spec.name)) == (2, (1, 2))
 
 
@@ -545,15 +528,12 @@ def test_rollback_of_what_was_never_promoted(stack_settings: Settings, name: str
     assert not (stack_settings.home / "serving" / "locks" / f"{name}.lock").exists()
 
 
-def test_no_answer_from_triton_is_retried_and_moves_nothing(make: Callable[..., Chain]) -> None:
-    first = make("r1", 1.0)
-    first.promote(*first.ready())
-    second = make("r2", 2.0)
-    read = second.ready(PASSED.model_copy(update={"champion": 1}))
-    run = second.run
+def test_no_answer_from_triton_is_retried_and_moves_nothing(line: Line) -> None:
+    second = line.new()
+    read, run = second.ready(line.report), second.run
     away = run.settings.model_copy(update={"triton_grpc_port": 9, "timeout_s": 1.0})
     second.run = type(run)(run.id, run.pipeline, away, run.spec_path)
     with pytest.raises(Unavailable, match="Triton does not answer"):
         second.promote(*read)
-    config = Live(first.run.settings, first.spec.name).as_kept()
-    assert config["parameters"]["version"]["string_value"] == "1"
+    config = Live(line.settings, line.name).as_kept()
+    assert config["parameters"]["version"]["string_value"] == str(line.version)
