@@ -17,7 +17,7 @@ from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.spec import PipelineSpec
 from pipeline.spec_file import load_spec
-from tests.support.tracking import mlflow_client
+from tests.support.tracking import mlflow_client, new_tracking_uri
 from training.snapshot import snapshot
 
 TABLE = "age,colour,when,target\n" + "".join(
@@ -30,7 +30,7 @@ TABLE = "age,colour,when,target\n" + "".join(
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     monkeypatch.chdir(tmp_path)  # MLflow without a server keeps artifacts below the current folder
     folders = {"specs_dir": tmp_path / "specs", "suites_dir": tmp_path / "suites"}
-    return Settings(home=tmp_path / "home", mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db", **folders)  # type: ignore[return-value]
+    return Settings(home=tmp_path / "home", mlflow_uri=new_tracking_uri(tmp_path / "mlflow.db"), **folders)  # type: ignore[return-value]
 
 
 def prepare(settings: Settings, tmp_path: Path) -> tuple[PipelineSpec, DatasetRef, Run]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from pipeline.settings import Settings
 from pipeline.spec import Binary, Data, Multiclass, PipelineSpec, Regression, Torch, XGBoost
 from pipeline.target import encode_target
 from pipeline.tensors import Tensors, to_tensors
+from tests.support.tracking import new_tracking_uri
 from training.features import fit_features
 from training.models.base import FEATURES_FILE, Fold, Native
 from training.snapshot import to_parquet
@@ -72,11 +73,11 @@ def fitted(kind: str, task: TaskKind) -> Native:
     if kind == "xgboost":
         from training.models.boosted import BoostedTrainer
 
-        trainer = BoostedTrainer.of(XGBoost(kind="xgboost", rounds=25), features, 2)
+        trainer = BoostedTrainer.of(XGBoost(kind="xgboost", rounds=25), features, 1)
     else:
         from training.models.neural import NeuralTrainer
 
-        trainer = NeuralTrainer.of(Torch(kind="torch", epochs=3), features, 2)
+        trainer = NeuralTrainer.of(Torch(kind="torch", epochs=3), features, 1)
     fold = Fold(x[:cut], y[:cut], x[cut:], y[cut:])
     return Native(features, trainer.fit(fold, trainer.defaults(), 7, None, None).model)
 
@@ -97,13 +98,9 @@ def candidate() -> Callable[[str, TaskKind], Native]:
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of a real MLflow without a server: a database file and a folder of artifacts."""
     home = tmp_path_factory.mktemp("tracked")
-    settings = Settings(home=home, mlflow_uri=f"sqlite:///{home}/mlflow.db", threads=2)
-    before = Path.cwd()
-    os.chdir(home)  # MLflow puts the artifacts of a server-less store below the folder in which it is opened
-    try:
+    settings = Settings(home=home, mlflow_uri=new_tracking_uri(home / "mlflow.db"), threads=1)
+    with contextlib.chdir(home):  # MLflow keeps the artifacts below the folder in which it opens the database
         Run("first", "first", settings, home / "first.yaml").registry.alias("nothing", "champion")
-    finally:
-        os.chdir(before)
     return settings
 
 

@@ -100,7 +100,7 @@ def hash_of(text: str) -> int:
 
 def trees(x: np.ndarray, y: np.ndarray, kinds: tuple[str, ...], options: dict[str, object], task: str, rounds: int = 8) -> Boosted:  # fmt: skip
     rows = xgb.DMatrix(x, y, feature_types=list(kinds), enable_categorical=True)
-    booster = xgb.train({"nthread": 2, "min_child_weight": 0.1, **options}, rows, rounds)
+    booster = xgb.train({"nthread": 1, "min_child_weight": 0.1, **options}, rows, rounds)
     return Boosted(booster, task, kinds)
 
 

@@ -208,7 +208,7 @@ def test_scaling_before_trees_is_caught() -> None:
     x = x.astype(np.float32)
     scaler = StandardScaler().fit(x)
     scaled = scaler.transform(x.astype(np.float64)).astype(np.float32)
-    booster = xgb.train({"objective": "binary:logistic", "nthread": 2}, xgb.DMatrix(scaled, y), 40)
+    booster = xgb.train({"objective": "binary:logistic", "nthread": 1}, xgb.DMatrix(scaled, y), 40)
     names = [f"c{at}" for at in range(x.shape[1])]
     schema = RowSchema(
         columns=tuple(Column(name=name, kind="number") for name in names), target="y", task="binary", classes=("0", "1")
