@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import re
 import threading
@@ -14,10 +15,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import kubernetes_validate
+from kubernetes_validate import utils
 
 from pipeline.cluster import API_VERSIONS, Conflict, Manifest
 from pipeline.errors import Invalid
 
+utils.schema_contents = functools.cache(utils.schema_contents)  # would read megabytes of JSON for each manifest
 NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
 
 
