@@ -10,15 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from pipeline.record import record_of_run
 from pipeline.run import Run
 from pipeline.settings import Settings
 from tests.integration.test_whole import CHOSEN, slipway, write
-
-pytestmark = pytest.mark.stack
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.support.settings import CHECKOUT
 
 
 def at_terminal(settings: Settings, typed: str, *arguments: str) -> tuple[int, str]:

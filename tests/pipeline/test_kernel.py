@@ -1,4 +1,4 @@
-"""Store, run, step, dataset, tensors, metrics: what the rooms build on."""
+"""Store, run, step, dataset, tensors: what the rooms build on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.columns import Column, RowSchema
 from pipeline.dataset import held_out
@@ -21,17 +19,17 @@ from pipeline.digest import digest_tree
 from pipeline.errors import Invalid, Problem, Rejected, Unavailable
 from pipeline.frozen import Frozen
 from pipeline.graph import STEPS, Task, step_named, task_upstream, tasks
-from pipeline.metrics import better, scores
 from pipeline.refs import CheckReport, DatasetRef
 from pipeline.run import Run, new_run_id, slug
 from pipeline.settings import Settings, read_settings
-from pipeline.spec import METRICS, PipelineSpec, Split
+from pipeline.spec import PipelineSpec, Split
 from pipeline.spec_file import parse_spec
 from pipeline.stack import status
 from pipeline.step import execute, pin_spec
 from pipeline.store import Store
 from pipeline.target import encode_target
 from pipeline.tensors import MISSING_TIMESTAMP, category_strings, to_tensors
+from tests.support.tracking import new_tracking_uri
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = parse_spec(
@@ -175,6 +173,7 @@ def test_a_finished_step_is_not_done_again_and_a_failed_one_is(tmp_path: Path) -
 
 def test_mlflow_is_told_of_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where MLflow without a server puts artifacts
+    new_tracking_uri(tmp_path / "m.db")
     run = a_run(tmp_path)
     run_id = run.registry.pipeline_run(run, SPEC)
     with pytest.raises(Rejected):
@@ -341,42 +340,6 @@ def test_a_label_that_is_no_class_is_refused() -> None:
     assert encode_target(pd.DataFrame({"y": ["yes", "no"]}), SCHEMA).tolist() == [1.0, 0.0]
     with pytest.raises(Invalid, match="'maybe' is not one of"):
         encode_target(pd.DataFrame({"y": ["maybe"]}), SCHEMA)
-
-
-# Metrics
-
-
-def shape(task: str, classes: int) -> RowSchema:
-    return SCHEMA.model_copy(update={"task": task, "classes": tuple(str(at) for at in range(classes))})
-
-
-@pytest.mark.parametrize(("task", "classes"), [("binary", 2), ("multiclass", 3), ("regression", 0)])
-def test_every_metric_of_a_task(task: str, classes: int) -> None:
-    random = np.random.default_rng(3)
-    schema = shape(task, classes)
-    target = random.integers(0, classes, 200).astype(float) if classes else random.normal(size=200)
-    output = random.dirichlet(np.ones(classes), 200) if classes else random.normal(size=(200, 1))
-    found = scores(schema, target, output.astype(np.float32))
-    assert set(found) == set(METRICS[schema.task])
-    if classes == 2:
-        from sklearn import metrics as sk
-
-        assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(target, output[:, 1]))
-
-
-def test_a_metric_that_is_undefined_is_absent() -> None:
-    schema = shape("binary", 2)
-    ones, answers = np.ones(5), np.full((5, 2), 0.5, dtype=np.float32)
-    assert "roc_auc" not in scores(schema, ones, answers)
-    assert scores(schema, ones, np.full((5, 2), np.nan, dtype=np.float32)) == {}
-    assert scores(schema, np.empty(0), np.empty((0, 2), dtype=np.float32)) == {}
-    assert "r2" not in scores(shape("regression", 0), np.ones(3), np.ones((3, 1), dtype=np.float32))
-
-
-@given(st.floats(allow_nan=True), st.floats(allow_nan=False))
-def test_better_is_strict_and_nan_is_never_better(a: float, b: float) -> None:
-    assert not (better("roc_auc", a, b) and better("log_loss", a, b))
-    assert not better("roc_auc", float("nan"), b)
 
 
 def test_values_are_frozen_and_closed(tmp_path: Path) -> None:

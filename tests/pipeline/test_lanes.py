@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.errors import Problem, Rejected, Unavailable
 from pipeline.lanes import Part, Tell, at_once, side_by_side
+from tests.support.polling import wait_for
 
 PARENT = """
 import time
@@ -50,8 +51,7 @@ def test_what_chains_tell_and_log_is_told_and_logged_here(caplog):
 def test_chains_run_at_the_same_time(tmp_path):
     def meet(mine: str, other: str) -> None:
         (tmp_path / mine).touch()
-        while not (tmp_path / other).exists():
-            time.sleep(0.01)
+        wait_for_file(tmp_path / other)
 
     chains = {"a": [Part(lambda _: meet("a", "b"))], "b": [Part(lambda _: meet("b", "a"))]}
     side_by_side(chains, lambda *_: None, 2)
@@ -61,8 +61,7 @@ def test_a_failure_is_raised_once_those_under_way_have_ended(tmp_path):
     refusal = Rejected([Problem("the rows are wrong", "check", "mend them")])
 
     def refuse(_: Tell) -> None:
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.01)
+        wait_for_file(tmp_path / "begun")
         raise refusal
 
     def go_on(_: Tell) -> None:
@@ -116,11 +115,8 @@ def test_a_process_that_was_lost_in_the_middle_of_a_message_is_such_a_failure_to
         side_by_side(chains, lambda _: time.sleep(1), 2)
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def wait_for_file(path: Path) -> None:
+    wait_for(path.exists, str(path), interval_s=0.01)
 
 
 @pytest.mark.parametrize("most", [1, 2])
@@ -128,7 +124,7 @@ def test_a_part_begins_after_the_one_before_and_prepares_itself_only_where_a_cor
     def first(tell: Tell) -> None:
         tell("first")
         if most == 2:
-            wait_for(tmp_path / "prepared")
+            wait_for_file(tmp_path / "prepared")
         else:
             time.sleep(0.3)  # for who would prepare itself where it must not
         assert (tmp_path / "prepared").exists() is (most == 2)
@@ -148,7 +144,7 @@ def test_a_part_begins_after_the_one_before_and_prepares_itself_only_where_a_cor
 def test_what_is_done_here_meanwhile_waits_for_an_idle_core(tmp_path, most):
     def chain(name: str) -> None:
         if most == 3:
-            wait_for(tmp_path / "meanwhile")
+            wait_for_file(tmp_path / "meanwhile")
         (tmp_path / name).touch()
 
     def meanwhile() -> None:
@@ -167,11 +163,11 @@ def test_nothing_is_begun_after_a_failure(tmp_path):
     def refuse(_: Tell) -> None:
         (tmp_path / "pid").write_text(str(os.getpid()))
         (tmp_path / "begun").touch()
-        wait_for(tmp_path / "goes on")
+        wait_for_file(tmp_path / "goes on")
         raise Rejected([Problem("the rows are wrong", "check", "mend them")])
 
     def go_on(_: Tell) -> None:
-        wait_for(tmp_path / "begun")
+        wait_for_file(tmp_path / "begun")
         other = psutil.Process(int((tmp_path / "pid").read_text()))
         (tmp_path / "goes on").touch()
         other.wait(60)  # what it had to say is said
@@ -184,7 +180,7 @@ def test_nothing_is_begun_after_a_failure(tmp_path):
 
 def test_no_thread_is_left_after_a_failure(tmp_path):
     def refuse(_: Tell) -> None:
-        wait_for(tmp_path / "meanwhile")
+        wait_for_file(tmp_path / "meanwhile")
         raise Rejected([Problem("the rows are wrong", "check", "mend them")])
 
     def meanwhile() -> None:

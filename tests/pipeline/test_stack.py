@@ -96,6 +96,7 @@ def test_up_status_down(small: Settings) -> None:
 def test_every_port_in_use_is_told_before_anything_starts(small: Settings) -> None:
     with socket.socket() as one, socket.socket() as two:
         for held, port in ((one, small.airflow_port), (two, small.mlflow_port)):
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # an earlier test has used the port
             held.bind(("127.0.0.1", port))
             held.listen()
         with pytest.raises(Invalid) as caught:

@@ -9,6 +9,7 @@ from urllib3 import HTTPConnectionPool
 
 from pipeline.registry import Registry
 from pipeline.settings import Settings
+from tests.support.tracking import mlflow_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def client(stack_settings: Settings) -> MlflowClient:
-    """Another client of the server: its import takes a second, which collection does not pay."""
-    from mlflow import MlflowClient
-
-    return MlflowClient(stack_settings.mlflow_uri)
+    """Another client of the server."""
+    return mlflow_client(stack_settings)
 
 
 def test_ten_thousand_values_take_ten_calls_on_one_connection(
