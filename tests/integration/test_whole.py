@@ -137,18 +137,25 @@ def test_a_champion_is_served_a_run_goes_on_a_bad_model_is_refused_and_the_way_b
     slipway(stack_settings, "lineage", "guarded/99", code=2)
 
 
+TORCH = "  - {kind: torch, trials: 1, folds: 2, epochs: 4}\n"
+
+
 @pytest.mark.smoke
-def test_the_dag_takes_a_spec_to_a_champion_and_shows_a_refusal(airflow_settings: Settings) -> None:
-    torch = "  - {kind: torch, trials: 1, folds: 2, epochs: 4}\n"
-    path = write(airflow_settings, "by_airflow", "binary", "{at_least: {roc_auc: 0.7}}", torch)
+def test_the_dag_takes_a_spec_to_a_champion(airflow_settings: Settings) -> None:
+    write(airflow_settings, "by_airflow", "binary", "{at_least: {roc_auc: 0.7}}", TORCH)
     found = slipway(airflow_settings, "trigger", "by_airflow", "--wait")
     assert found["outcome"] == "promoted", found
     assert len(found["tasks"]) == 13
-    refused = slipway(airflow_settings, "trigger", "by_airflow", "--wait", "--source", "../../none.csv", code=1)
+
+
+def test_the_dag_shows_a_refusal(airflow_settings: Settings) -> None:
+    path = write(airflow_settings, "refused_by_airflow", "binary", "{at_least: {roc_auc: 0.7}}", TORCH)
+    wait = ("trigger", "refused_by_airflow", "--wait")
+    refused = slipway(airflow_settings, *wait, "--source", "../../none.csv", code=1)
     assert "there is no such file" in refused["problems"][0]["what"]
     suite = {"expectations": [{"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 10**6}}]}
     (airflow_settings.suites_dir / "strict.json").write_text(json.dumps(suite))
-    path.write_text(path.read_text().replace(torch, "") + "checks: {suite: strict}\n")
-    refused = slipway(airflow_settings, "trigger", "by_airflow", "--wait", code=3)
+    path.write_text(path.read_text().replace(TORCH, "") + "checks: {suite: strict}\n")
+    refused = slipway(airflow_settings, *wait, code=3)
     assert refused["outcome"] == "rejected"
     assert "observed 400" in refused["reasons"][0]

@@ -74,7 +74,7 @@ BROKEN_CSV = {
     b'a,b\n"1,2\n': "r.csv:2: not CSV",
     b'a,b\n1,2\n"x\ny\nz",3,4\n5\n': "r.csv:3: 3 fields where the header has 2 -> close the quotes",
     "a,b\n1,2\n".encode("utf-16-le"): "r.csv:1: a zero byte is no text",
-    gzip.compress(b"a,b\n1,2\n"): "this is a gzip file -> unpack it",
+    gzip.compress(b"a,b\n1,2\n", mtime=0): "this is a gzip file -> unpack it",
 }
 
 
