@@ -28,7 +28,8 @@ from serving.gate_plots import plots
 from serving.gate_report import as_text, metrics, render
 from serving.gates.base import Champion, Evidence, Floats, Gate, judge
 from serving.triton import TritonClient
-from tests.serving.chain import SCHEMA, Chain, chain, native, rows, spec_of
+from tests.serving.chain import Chain, chain
+from tests.serving.known import SCHEMA, native, rows, spec_of
 
 FRAME = rows(600).assign(region=np.where(np.arange(600) % 3, "<script>alert('$x$')</script>", "north & south"))
 TENSORS = to_tensors(FRAME, SCHEMA)

@@ -22,7 +22,7 @@ from serving.gates.champion import ChampionGate
 from serving.gates.parity import ParityGate
 from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
-from tests.serving.chain import SCHEMA, native, rows, spec_of
+from tests.serving.known import SCHEMA, native, rows, spec_of
 
 FRAME = rows(400)
 TENSORS = to_tensors(FRAME, SCHEMA)

@@ -25,7 +25,7 @@ from pipeline.target import encode_target
 from pipeline.tensors import to_tensors
 from serving.gates.base import Endpoint, Evidence, judge
 from serving.gates.judge import JudgeGate
-from tests.serving.chain import SCHEMA, native, rows, spec_of
+from tests.serving.known import SCHEMA, native, rows, spec_of
 
 FRAME = rows(400)
 TENSORS = to_tensors(FRAME, SCHEMA)

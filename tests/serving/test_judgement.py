@@ -14,7 +14,7 @@ from pipeline.refs import GateReport, ModelVersionRef, Verdict
 from pipeline.run import Run
 from pipeline.settings import Settings
 from serving.judgement import Judgement, judgement, keep, kept, require
-from tests.serving.chain import spec_of
+from tests.serving.known import spec_of
 
 SPEC = spec_of("m")
 MODEL = ModelVersionRef(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,8 @@ from pipeline.settings import Settings
 from serving.places import repository
 from serving.rollback import rollback
 from serving.triton import TritonClient
-from tests.serving.chain import PASSED, Chain, chain
+from tests.serving.chain import Chain, chain
+from tests.serving.known import PASSED
 from tests.support.ports import worker_port
 
 pytestmark = pytest.mark.stack
@@ -32,25 +34,56 @@ CHECKS = CheckReport(
 )
 
 
+def promote(settings: Settings, folder: Path, name: str, run_id: str, weight: float, champion: int | None) -> Chain:
+    """Promote a version of the model, with everything that its steps leave."""
+    one = chain(settings, folder, name, f"{name}-{run_id}", weight)
+    registry, run = one.run.registry, one.run
+    registry.set_tags(registry.pipeline_run(run, one.spec), {"slipway.dataset": one.dataset.digest})
+    verdict = Verdict(gate="quality", outcome="passed", reason="good enough")
+    report = PASSED.model_copy(update={"champion": champion, "verdicts": (verdict,)})
+    model, package, rollout, report = one.ready(report)
+    left = {"snapshot": one.dataset, "check": CHECKS, "evaluate": one.evaluation, "register": model}
+    for task, ref in {**left, "package": package, "gate": report}.items():
+        run.finish(task, ref, 0.1)
+    run.finish("promote", one.promote(model, package, rollout, report), 0.1)
+    return one
+
+
 @pytest.fixture
 def make(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Chain]:
-    """make(run id, weight): a run of this test's own model, promoted, with everything that its steps leave."""
+    """make(run id, weight): a run of this test's own model, promoted."""
     name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[:50].lower().strip("_")
 
     def _make(run_id: str, weight: float, champion: int | None = None) -> Chain:
-        one = chain(stack_settings, tmp_path, name, f"{name}-{run_id}", weight)
-        registry, run = one.run.registry, one.run
-        registry.set_tags(registry.pipeline_run(run, one.spec), {"slipway.dataset": one.dataset.digest})
-        verdict = Verdict(gate="quality", outcome="passed", reason="good enough")
-        report = PASSED.model_copy(update={"champion": champion, "verdicts": (verdict,)})
-        model, package, rollout, report = one.ready(report)
-        left = {"snapshot": one.dataset, "check": CHECKS, "evaluate": one.evaluation, "register": model}
-        for task, ref in {**left, "package": package, "gate": report}.items():
-            run.finish(task, ref, 0.1)
-        run.finish("promote", one.promote(model, package, rollout, report), 0.1)
-        return one
+        return promote(stack_settings, tmp_path, name, run_id, weight, champion)
 
     return _make
+
+
+class Pair:
+    """A model with two promoted versions, for tests that leave it as it was."""
+
+    def __init__(self, first: Chain, second: Chain) -> None:
+        self.first, self.second = first, second
+        self.settings, self.registry, self.name = first.run.settings, first.run.registry, first.spec.name
+
+    @contextmanager
+    def tagged(self, version: int, **tags: str) -> Iterator[None]:
+        """Have these values of the tags `slipway.*` while the block runs."""
+        before = self.registry.version_tags(self.name, version)
+        changed = {f"slipway.{key}": value for key, value in tags.items()}
+        self.registry.set_version_tags(self.name, version, changed)
+        try:
+            yield
+        finally:
+            self.registry.set_version_tags(self.name, version, {key: before[key] for key in changed})
+
+
+@pytest.fixture(scope="module")
+def pair(stack_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp("pair")
+    first = promote(stack_settings, folder, "lineage_pair", "one", 1.0, None)
+    return Pair(first, promote(stack_settings, folder, "lineage_pair", "second", 2.0, 1))
 
 
 def kinds(found: Lineage) -> list[str]:
@@ -68,14 +101,13 @@ def path(found: Lineage, start: str, end: str) -> list[str]:
     raise AssertionError(f"no way from {start} to {end}")
 
 
-def test_from_an_endpoint_down_to_the_rows_and_back(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    settings, registry, name = one.run.settings, one.run.registry, one.spec.name
+def test_from_an_endpoint_down_to_the_rows_and_back(pair: Pair) -> None:
+    one, settings, registry, name = pair.second, pair.settings, pair.registry, pair.name
     rows = f"dataset/{one.dataset.digest}"
     for where in (
         f"{settings.triton_http}/{name}",
         f"{settings.triton_grpc}/{name}",
-        f"http://{settings.triton_http}/v2/models/{name}/versions/1/infer",
+        f"http://{settings.triton_http}/v2/models/{name}/versions/2/infer",
     ):
         found = trace(settings, registry, where)
         (start,) = found.start
@@ -91,10 +123,8 @@ def test_from_an_endpoint_down_to_the_rows_and_back(make: Callable[..., Chain]) 
     assert not {"candidate", "checks", "gate"} & set(kinds(up))
 
 
-def test_every_name_of_a_thing_leads_to_it(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    two = make("r2", 2.0, champion=1)
-    settings, registry, name = one.run.settings, one.run.registry, one.spec.name
+def test_every_name_of_a_thing_leads_to_it(pair: Pair) -> None:
+    one, two, settings, registry, name = pair.first, pair.second, pair.settings, pair.registry, pair.name
     first, second = f"version/{name}/1", f"version/{name}/2"
     package = registry.version_tags(name, 2)["slipway.package"]
     for what, start in {
@@ -119,18 +149,15 @@ def test_every_name_of_a_thing_leads_to_it(make: Callable[..., Chain]) -> None:
     assert [node.kind for node in above.nodes] == ["endpoint", "onnx", "package", "run", "version"]
 
 
-def test_the_answer_does_not_change_its_order(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    make("r2", 2.0, champion=1)
-    texts = {trace(one.run.settings, one.run.registry, one.spec.name).model_dump_json() for _ in range(3)}
+def test_the_answer_does_not_change_its_order(pair: Pair) -> None:
+    texts = {trace(pair.settings, pair.registry, pair.name).model_dump_json() for _ in range(3)}
     assert len(texts) == 1
     ids = [node["id"] for node in json.loads(texts.pop())["nodes"]]
     assert len(ids) == len(set(ids))
 
 
-def test_what_is_unknown_or_ambiguous_is_said(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    settings, registry, name = one.run.settings, one.run.registry, one.spec.name
+def test_what_is_unknown_or_ambiguous_is_said(pair: Pair) -> None:
+    one, settings, registry, name = pair.first, pair.settings, pair.registry, pair.name
     for what, said in {
         name[:-1]: f"did you mean '{name}'",
         f"{one.run.id[:-1]}9": f"did you mean '{one.run.id}'",
@@ -155,29 +182,27 @@ def test_what_is_unknown_or_ambiguous_is_said(make: Callable[..., Chain]) -> Non
         trace(settings, registry, f"127.0.0.1:{free}/{name}")
 
 
-def test_a_digest_of_two_things_is_ambiguous(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    registry, name = one.run.registry, one.spec.name
-    alike = "abcdef0123" + "1" * 54, "abcdef0123" + "2" * 54
-    registry.set_version_tags(name, 1, {"slipway.package": alike[0], "slipway.onnx": alike[1]})
-    with pytest.raises(Invalid, match=r"2 digests begin with abcdef01: onnx abcdef0123222.*package abcdef0123111"):
-        trace(one.run.settings, registry, "abcdef01")
-    assert trace(one.run.settings, registry, "abcdef01231", "down").start == (f"version/{name}/1",)
+def test_a_digest_of_two_things_is_ambiguous(pair: Pair) -> None:
+    settings, registry, name = pair.settings, pair.registry, pair.name
+    with pair.tagged(1, package="abcdef0123" + "1" * 54, onnx="abcdef0123" + "2" * 54):
+        with pytest.raises(Invalid, match=r"2 digests begin with abcdef01: onnx abcdef0123222.*package abcdef0123111"):
+            trace(settings, registry, "abcdef01")
+        assert trace(settings, registry, "abcdef01231", "down").start == (f"version/{name}/1",)
 
 
-def test_a_server_that_says_otherwise_than_the_registry(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    make("r2", 2.0, champion=1)
-    settings, registry, name = one.run.settings, one.run.registry, one.spec.name
+def test_a_server_that_says_otherwise_than_the_registry(pair: Pair) -> None:
+    settings, registry, name = pair.settings, pair.registry, pair.name
     registry.set_alias(name, "champion", 1)  # by another hand
-    said = "it serves version 2, the registry's champion is version 1"
-    assert said in trace(settings, registry, f"{settings.triton_http}/{name}").problems[0]
-    up = trace(settings, registry, f"{name}/1", "up")
-    assert [edge.kind for edge in up.edges] == ["ought to serve"]
-    assert said in up.problems[0]
-    registry.set_alias(name, "champion", 2)
-    registry.set_version_tags(name, 2, {"slipway.onnx": "f" * 64})
-    (problem,) = trace(settings, registry, name, "up").problems
+    try:
+        said = "it serves version 2, the registry's champion is version 1"
+        assert said in trace(settings, registry, f"{settings.triton_http}/{name}").problems[0]
+        up = trace(settings, registry, f"{name}/1", "up")
+        assert [edge.kind for edge in up.edges] == ["ought to serve"]
+        assert said in up.problems[0]
+    finally:
+        registry.set_alias(name, "champion", 2)
+    with pair.tagged(2, onnx="f" * 64):
+        (problem,) = trace(settings, registry, name, "up").problems
     assert "the registry ffffffff" in problem
 
 
@@ -207,12 +232,14 @@ def test_a_model_that_no_server_has_and_a_store_that_has_nothing(make: Callable[
 def test_a_thousand_versions_take_a_few_calls(
     stack_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from mlflow import MlflowClient
     from mlflow.tracking._model_registry.client import ModelRegistryClient
 
     from pipeline.registry import Registry
 
     registry, digest = Registry(stack_settings), "9" * 63
-    model, client = chain(stack_settings, tmp_path, "many", "many", 1.0).onnx_ref.model_id, registry._client
+    model = chain(stack_settings, tmp_path, "many", "many", 1.0).onnx_ref.model_id
+    client = MlflowClient(stack_settings.mlflow_uri, stack_settings.mlflow_uri)
     for name in ("many_a", "many_b"):
         client.create_registered_model(name)
         for number in range(30):
@@ -261,8 +288,8 @@ def test_the_record_is_on_the_way_and_its_signature_is_checked(make: Callable[..
     assert "the signature does not hold" in found.node(f"record/{name}/1").problem
 
 
-def test_a_record_that_says_otherwise_than_the_registry(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    one.run.registry.set_version_tags(one.spec.name, 1, {"slipway.dataset": "0" * 64})
-    problems = trace(one.run.settings, one.run.registry, one.spec.name, "down").problems
-    assert f"record 1: it says dataset {one.dataset.digest[:16]}, the registry 0000000000000000" in problems
+def test_a_record_that_says_otherwise_than_the_registry(pair: Pair) -> None:
+    with pair.tagged(2, dataset="0" * 64):
+        problems = trace(pair.settings, pair.registry, pair.name, "down").problems
+    digest = pair.second.dataset.digest[:16]
+    assert f"record 2: it says dataset {digest}, the registry 0000000000000000" in problems

@@ -9,27 +9,34 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.digest import digest_bytes
 from pipeline.errors import Invalid
 from pipeline.record import record_key, sequences
 from pipeline.run import ROLLBACK, Run
-from pipeline.settings import Settings
+from pipeline.settings import PREFIX, Settings
 from serving.differences import Reconciled
 from serving.live import Live
 from serving.places import repository
 from serving.promote import version_of
-from serving.reconcile import Reconciler, reconcile
+from serving.reconcile import Reconciler, main, reconcile
 from serving.register import CHALLENGER, CHAMPION
 from serving.rollback import rollback
 from serving.triton import TritonClient
 from serving.verify import verified
-from tests.serving.chain import PASSED, Chain, chain, native
+from tests.serving.chain import Chain, chain
+from tests.serving.known import PASSED, native
+from tests.serving.promoted import restored
 
 pytestmark = pytest.mark.stack
 
@@ -72,6 +79,15 @@ class Promoted:
         answer = httpx.post(url, json={"parameters": parameters}, trust_env=False, timeout=60)
         assert answer.is_success, answer.text
 
+    @contextmanager
+    def alias_moved(self) -> Iterator[None]:
+        """Have the alias name version 1 while the block runs."""
+        self.registry.set_alias(self.name, CHAMPION, 1)
+        try:
+            yield
+        finally:
+            self.registry.set_alias(self.name, CHAMPION, 2)
+
     def unload(self) -> None:
         url = f"http://{self.settings.triton_http}/v2/repository/models/{self.name}/unload"
         assert httpx.post(url, trust_env=False, timeout=60).is_success
@@ -97,6 +113,14 @@ def promoted(stack_settings: Settings, tmp_path_factory: pytest.TempPathFactory)
     return Promoted(stack_settings, tmp_path_factory.mktemp("moved"), "moved")
 
 
+@pytest.fixture(scope="module")
+def rolled_back(stack_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Promoted:
+    """A model which was rolled back to version 1, for tests that leave it as it was."""
+    one = Promoted(stack_settings, tmp_path_factory.mktemp("rolled_back"), "rolled_back")
+    rollback(Run("back-rolled_back", ROLLBACK, one.settings, Path()), one.name)
+    return one
+
+
 @pytest.fixture
 def fresh(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Promoted:
     """For tests that do not."""
@@ -108,6 +132,7 @@ def test_a_promotion_leaves_nothing_to_be_said(promoted: Promoted) -> None:
     assert promoted.reconcile(fix=True) == Reconciled(model=promoted.name, version=2)
 
 
+@pytest.mark.smoke
 def test_an_alias_that_was_moved_or_deleted(promoted: Promoted) -> None:
     promoted.registry.set_alias(promoted.name, CHAMPION, 1)
     (said,) = promoted.found()["alias"]
@@ -168,21 +193,23 @@ def test_files_that_came_and_went(promoted: Promoted) -> None:
     promoted.is_put_back()
 
 
-def test_links_and_what_stands_where_a_folder_belongs(fresh: Promoted, tmp_path: Path) -> None:
-    for place in (fresh.model / "2", fresh.model, fresh.model / "config.pbtxt"):
+def test_links_and_what_stands_where_a_folder_belongs(promoted: Promoted, tmp_path: Path) -> None:
+    first = shutil.copytree(promoted.model / "1", tmp_path / "first")
+    for place in (promoted.model / "2", promoted.model, promoted.model / "config.pbtxt"):
         elsewhere = tmp_path / place.name
         place.rename(elsewhere)
         place.symlink_to(elsewhere)
-        assert f"{place} is a link" in fresh.found()["traffic"][0]
-        fresh.is_put_back()
+        assert f"{place} is a link" in promoted.found()["traffic"][0]
+        promoted.is_put_back()
         assert not place.is_symlink()
-    for place in (fresh.model / "2", Live(fresh.settings, fresh.name).package(2)):
+    for place in (promoted.model / "2", Live(promoted.settings, promoted.name).package(2)):
         shutil.rmtree(place)
         place.write_text("a file")
-        fresh.is_put_back()
-    (fresh.model / "config.pbtxt").unlink()
-    (fresh.model / "config.pbtxt").mkdir()
-    fresh.is_put_back()
+        promoted.is_put_back()
+    (promoted.model / "config.pbtxt").unlink()
+    (promoted.model / "config.pbtxt").mkdir()
+    promoted.is_put_back()
+    shutil.copytree(first, promoted.model / "1")  # the previous version is not placed again
 
 
 def test_folders_of_other_names_are_in_nobodys_way(promoted: Promoted) -> None:
@@ -256,11 +283,14 @@ def test_a_challenger_that_was_left_over(promoted: Promoted) -> None:
     promoted.is_put_back()
 
 
-def test_a_challenger_whose_run_goes_on_is_no_difference(fresh: Promoted, tmp_path: Path) -> None:
-    third = chain(fresh.settings, tmp_path, fresh.name, f"{fresh.name}-r3", 5.0)
-    third.register()
-    assert fresh.registry.alias(fresh.name, CHALLENGER) == 3
-    assert fresh.reconcile() == Reconciled(model=fresh.name, version=2)
+def test_a_challenger_whose_run_goes_on_is_no_difference(promoted: Promoted, tmp_path: Path) -> None:
+    third = chain(promoted.settings, tmp_path, promoted.name, f"{promoted.name}-r3", 5.0)
+    version = third.register().version
+    try:
+        assert promoted.registry.alias(promoted.name, CHALLENGER) == version > 2
+        assert promoted.reconcile() == Reconciled(model=promoted.name, version=2)
+    finally:
+        promoted.registry.delete_alias(promoted.name, CHALLENGER)
 
 
 def test_a_promotion_that_died_between_switch_and_alias(fresh: Promoted, tmp_path: Path) -> None:
@@ -283,7 +313,7 @@ def test_a_promotion_that_died_between_switch_and_alias(fresh: Promoted, tmp_pat
 
 
 def test_a_promotion_under_way_is_no_difference(promoted: Promoted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.live.LOCK_S", 0.5)
+    monkeypatch.setattr("serving.live.LOCK_S", 0.1)
     promoted.registry.set_alias(promoted.name, CHAMPION, 1)  # as it is seen in its midst
     with Live(promoted.settings, promoted.name).alone():
         busy = promoted.reconcile(fix=True)
@@ -296,7 +326,7 @@ def test_a_promotion_under_way_is_no_difference(promoted: Promoted, monkeypatch:
     def end() -> None:
         with Live(promoted.settings, promoted.name).alone():
             held.set()
-            released.wait(1)
+            released.wait(0.3)
             promoted.registry.set_alias(promoted.name, CHAMPION, 2)
 
     thread = threading.Thread(target=end)
@@ -319,94 +349,102 @@ def test_a_model_that_was_deleted_in_the_registry_serves_on(fresh: Promoted) -> 
     assert fresh.serves(fresh.second)
 
 
-def test_a_model_without_a_ledger_says_so_and_is_left_alone(fresh: Promoted) -> None:
-    shutil.rmtree(Path(fresh.store.path(f"records/{fresh.name}")))
-    fresh.registry.set_alias(fresh.name, CHAMPION, 1)
-    for fix in (False, True):
-        done = fresh.reconcile(fix)
-        assert done.version is None
-        (said,) = done.left
-        assert said.what == "ledger"
-        assert "promoted before records were kept" in said.sentence
-        assert "run its pipeline" in said.remedy
-    assert fresh.registry.alias(fresh.name, CHAMPION) == 1
+def test_a_model_without_a_ledger_says_so_and_is_left_alone(promoted: Promoted) -> None:
+    records = Path(promoted.store.path(f"records/{promoted.name}"))
+    with restored(records), promoted.alias_moved():
+        shutil.rmtree(records)
+        for fix in (False, True):
+            done = promoted.reconcile(fix)
+            assert done.version is None
+            (said,) = done.left
+            assert said.what == "ledger"
+            assert "promoted before records were kept" in said.sentence
+            assert "run its pipeline" in said.remedy
+        assert promoted.registry.alias(promoted.name, CHAMPION) == 1
 
 
 @pytest.mark.parametrize("how", ["changed", "unsigned", "another key", "another number", "the one before"])
-def test_a_ledger_that_is_not_to_be_trusted_moves_nothing(fresh: Promoted, how: str, tmp_path: Path) -> None:
-    last = sequences(fresh.store, fresh.name)[-1]
-    folder = Path(fresh.store.path(record_key(fresh.name, last)))
-    record = folder / "record.json"
-    if how == "changed":
-        record.write_text(record.read_text().replace('"version": 2', '"version": 1'))
-    elif how == "unsigned":
-        (folder / "model.sig").unlink()
-    elif how == "another key":
-        from serving.signing import sign
+def test_a_ledger_that_is_not_to_be_trusted_moves_nothing(promoted: Promoted, how: str, tmp_path: Path) -> None:
+    first, last = sequences(promoted.store, promoted.name)
+    folder = Path(promoted.store.path(record_key(promoted.name, last)))
+    with restored(folder.parent), promoted.alias_moved():
+        record = folder / "record.json"
+        if how == "changed":
+            record.write_text(record.read_text().replace('"version": 2', '"version": 1'))
+        elif how == "unsigned":
+            (folder / "model.sig").unlink()
+        elif how == "another key":
+            from serving.signing import sign
 
-        strange = fresh.settings.model_copy(
-            update={
-                "home": tmp_path,
-                "signing_key": tmp_path / "keys" / "signing.pem",
-                "verify_key": tmp_path / "keys" / "verify.pem",
-            }
-        )
-        sign(folder, strange)
-    elif how == "another number":  # an old entry, rightly signed, as if it were the last
-        first = Path(fresh.store.path(record_key(fresh.name, sequences(fresh.store, fresh.name)[0])))
-        shutil.copytree(first, folder.parent / f"{last + 1:06d}")
-    else:
-        before = folder.parent / f"{last - 1:06d}" / "record.json"
-        before.write_text(before.read_text() + " ")
-    fresh.registry.set_alias(fresh.name, CHAMPION, 1)
-    done = fresh.reconcile(fix=True)
-    assert {one.what for one in done.left} == {"signature"}
-    assert str(folder.parent) in done.left[0].sentence
-    assert fresh.registry.alias(fresh.name, CHAMPION) == 1  # nothing was moved
-    assert fresh.serves(fresh.second)
+            keys = {"signing_key": tmp_path / "keys" / "signing.pem", "verify_key": tmp_path / "keys" / "verify.pem"}
+            sign(folder, promoted.settings.model_copy(update={"home": tmp_path, **keys}))
+        elif how == "another number":  # an old entry, rightly signed, as if it were the last
+            old = Path(promoted.store.path(record_key(promoted.name, first)))
+            shutil.copytree(old, folder.parent / f"{last + 1:06d}")
+        else:
+            before = folder.parent / f"{first:06d}" / "record.json"
+            before.write_text(before.read_text() + " ")
+        done = promoted.reconcile(fix=True)
+        assert {one.what for one in done.left} == {"signature"}
+        assert str(folder.parent) in done.left[0].sentence
+        assert promoted.registry.alias(promoted.name, CHAMPION) == 1  # nothing was moved
+        assert promoted.serves(promoted.second)
 
 
-def test_an_old_entry_that_was_taken_out_is_missed(fresh: Promoted) -> None:
-    rollback(Run(f"back-{fresh.name}", ROLLBACK, fresh.settings, Path()), fresh.name)
-    assert fresh.reconcile().found == ()
-    shutil.rmtree(fresh.store.path(record_key(fresh.name, 1)))
-    assert "the entry before entry 2 was changed, or taken out" in fresh.found()["signature"][0]
-    looked = {one.what: one.problems for one in verified(fresh.settings, f"{fresh.name}/1")}
-    assert looked["no entry of the ledger is missing"]
+def test_an_old_entry_that_was_taken_out_is_missed(rolled_back: Promoted) -> None:
+    assert rolled_back.reconcile().found == ()
+    entry = Path(rolled_back.store.path(record_key(rolled_back.name, 1)))
+    with restored(entry.parent):
+        shutil.rmtree(entry)
+        assert "the entry before entry 2 was changed, or taken out" in rolled_back.found()["signature"][0]
+        looked = {one.what: one.problems for one in verified(rolled_back.settings, f"{rolled_back.name}/1")}
+        assert looked["no entry of the ledger is missing"]
 
 
-def test_a_rollback_in_the_ledger_is_what_ought_to_serve(fresh: Promoted) -> None:
-    rollback(Run(f"back-{fresh.name}", ROLLBACK, fresh.settings, Path()), fresh.name)
-    assert fresh.reconcile() == Reconciled(model=fresh.name, version=1)
-    Live(fresh.settings, fresh.name).switch(2, *_digests(fresh, 2))
-    fresh.registry.set_alias(fresh.name, CHAMPION, 2)
-    assert {"alias", "replica", "traffic"} <= set(fresh.found())
-    assert fresh.reconcile(fix=True).left == ()
-    assert fresh.serves(fresh.first)
-    assert fresh.registry.alias(fresh.name, CHAMPION) == 1
-    assert Live(fresh.settings, fresh.name).package(2).is_dir()  # kept for the way forth
+def test_a_rollback_in_the_ledger_is_what_ought_to_serve(rolled_back: Promoted) -> None:
+    model, name = rolled_back, rolled_back.name
+    assert model.reconcile() == Reconciled(model=name, version=1)
+    Live(model.settings, name).switch(2, *_digests(model, 2))
+    model.registry.set_alias(name, CHAMPION, 2)
+    assert {"alias", "replica", "traffic"} <= set(model.found())
+    assert model.reconcile(fix=True).left == ()
+    assert model.serves(model.first)
+    assert model.registry.alias(name, CHAMPION) == 1
+    assert Live(model.settings, name).package(2).is_dir()  # kept for the next promotion of it
 
 
 def test_the_commands(promoted: Promoted) -> None:
     with pytest.raises(Invalid, match=f"did you mean '{promoted.name}'"):
         reconcile(promoted.settings, promoted.name[:-1])
-    env = os.environ | {
-        f"SLIPWAY_{key.upper()}": str(value)
+    env = {
+        f"{PREFIX}{key.upper()}": str(value)
         for key, value in promoted.settings.model_dump(mode="json").items()
         if value not in (None, "") and not isinstance(value, dict)
     }
 
-    def run(*command: str, code: int) -> str:
-        done = subprocess.run([sys.executable, "-m", *command], env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == code, done.stdout + done.stderr
+    def slipway(*options: str, code: int) -> str:
+        return invoke(app, "reconcile", promoted.name, *options, code=code)
+
+    def module(code: int) -> str:
+        command = typer.Typer(add_completion=False)
+        command.command()(main)
+        return invoke(command, promoted.name, code=code)
+
+    def invoke(command: typer.Typer, *arguments: str, code: int) -> str:
+        done = CliRunner().invoke(command, arguments, env=env)
+        assert done.exit_code == code, done.output
         return done.stdout
 
     promoted.registry.set_alias(promoted.name, CHAMPION, 1)
-    assert "names version 1, by another hand" in run("serving.reconcile", promoted.name, code=3)
-    told = json.loads(run("pipeline.cli", "reconcile", promoted.name, "--json", code=3))
+    command = [sys.executable, "-m", "serving.reconcile", promoted.name]
+    done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "names version 1, by another hand" in done.stdout
+    assert done.stdout == module(code=3)
+    told = json.loads(slipway("--json", code=3))
     assert told["models"][0]["found"][0]["what"] == "alias"
-    assert "put back" in run("pipeline.cli", "reconcile", promoted.name, "--fix", code=0)
-    assert "all agrees on version 2" in run("serving.reconcile", promoted.name, code=0)
+    assert "put back" in slipway("--fix", code=0)
+    assert "all agrees on version 2" in module(code=0)
     assert promoted.name in {one.model for one in reconcile(promoted.settings)}
 
 

@@ -35,16 +35,16 @@ from pipeline.settings import Settings
 from pipeline.store import WHOLE, Store
 from serving import endpoints
 from serving import record as record_module
-from serving.cluster_plane import ClusterPlane
 from serving.ledger import trusted, verified
 from serving.manifests import Version
 from serving.record import record
 from serving.record_content import Verdict as Decision
 from serving.record_content import acknowledged, build
 from serving.signing import SIGNATURE
-from tests.serving.chain import PASSED, Chain, chain
+from tests.serving.chain import Chain
 from tests.serving.full_record import full_record
-from tests.serving.worlds import fake_world
+from tests.serving.known import PASSED
+from tests.serving.promoted import Logged, logged_models_fixture  # noqa: F401 (a fixture)
 
 GOLDEN = Path(__file__).resolve().parents[2] / "docs" / "record.schema.json"
 FULL = full_record()
@@ -138,7 +138,7 @@ def test_a_number_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     def take(name: str) -> None:
         verdict = Decision("refusal", Version("m", int(name[1:]), "d", "o"), None)
-        numbers[name] = record_module._number(run_of(tmp_path, name), verdict)
+        numbers[name] = record_module.claim_number(run_of(tmp_path, name), verdict)
 
     threads = [threading.Thread(target=take, args=(f"r{at}",)) for at in range(12)]
     for thread in threads:
@@ -149,16 +149,18 @@ def test_a_number_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(record_module, "backwards", listed)
     for name, number in numbers.items():  # and each finds its own again
         verdict = Decision("refusal", Version("m", int(name[1:]), "d", "o"), None)
-        assert record_module._number(run_of(tmp_path, name), verdict) == number
+        assert record_module.claim_number(run_of(tmp_path, name), verdict) == number
 
 
 @pytest.fixture
-def make(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Chain]:
+def make(
+    stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest, logged_models: Logged
+) -> Callable[..., Chain]:
     """make(run id, weight): a run of this test's own model, with everything that its steps leave."""
     name = f"test_{digest_bytes(request.node.name.encode())[:12]}"
 
     def _make(run_id: str, weight: float, **changes: object) -> Chain:
-        one = chain(stack_settings, tmp_path, name, f"{name}-{run_id}", weight, **changes)
+        one = logged_models.chain(stack_settings, tmp_path, name, f"{name}-{run_id}", weight, **changes)
         one.run.registry.pipeline_run(one.run, one.spec)
         return one
 
@@ -327,6 +329,9 @@ def test_a_replica_that_serves_another_is_no_acknowledgement(
 
 
 def test_in_a_cluster_every_pod_acknowledges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from serving.cluster_plane import ClusterPlane
+    from tests.serving.worlds import fake_world
+
     says: dict[str, str] = {}
 
     def ask(address: str, model: str) -> Served:

@@ -22,7 +22,7 @@ from serving.gates.leakage import LeakageGate
 from serving.gates.quality import QualityGate
 from serving.gates.robustness import RobustnessGate
 from serving.gates.slices import SlicesGate
-from tests.serving.chain import SCHEMA, native, rows
+from tests.serving.known import SCHEMA, native, rows
 from tests.serving.test_gates import Answering, evidence, verdict
 
 N = 2000

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pandas as pd
 import pytest
 
@@ -20,24 +19,26 @@ from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
 from pipeline.tensors import to_tensors
 from serving.embedded import EmbeddedPlane
-from serving.gate_plots import plots
-from serving.gate_report import render
 from serving.model_config import model_config
 from serving.package import verify
 from serving.places import challengers
 from serving.predict import predict, read_request, request_body
 from serving.triton import parse_config
-from tests.serving.chain import SCHEMA, Chain, chain, native, rows
+from tests.serving.chain import Chain
+from tests.serving.known import SCHEMA, native, rows
+from tests.serving.promoted import Logged, logged_models_fixture  # noqa: F401 (a fixture)
 
 GOLDENS = Path(__file__).parent / "goldens"
 
 
 @pytest.fixture
-def make(stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Chain]:
+def make(
+    stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest, logged_models: Logged
+) -> Callable[..., Chain]:
     name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[:50].lower().strip("_")
 
     def _make(run_id: str, weight: float, **changes: object) -> Chain:
-        return chain(stack_settings, tmp_path, name, run_id, weight, **changes)
+        return logged_models.chain(stack_settings, tmp_path, name, run_id, weight, **changes)
 
     return _make
 
@@ -124,6 +125,9 @@ def exported(one: Chain, graph: bytes) -> None:
 
 @pytest.mark.stack
 def test_a_challenger_is_judged_on_a_server_of_its_own(make: Callable[..., Chain]) -> None:
+    from serving.gate_plots import plots
+    from serving.gate_report import render
+
     first = make("r1", 1.0)
     model = first.register()
     packed = first.package(model)
@@ -168,6 +172,8 @@ def test_what_is_no_graph_is_not_packaged(make: Callable[..., Chain]) -> None:
 
 @pytest.mark.stack
 def test_a_graph_with_weights_elsewhere_is_not_packaged(make: Callable[..., Chain]) -> None:
+    import onnx
+
     one = make("r1", 1.0)
     graph = onnx.load_from_string(one.run.store.read(one.onnx_ref.key))
     (weight,) = (tensor for tensor in graph.graph.initializer if tensor.name == "weight")
@@ -180,6 +186,8 @@ def test_a_graph_with_weights_elsewhere_is_not_packaged(make: Callable[..., Chai
 
 @pytest.mark.stack
 def test_a_graph_that_does_not_load_is_refused_and_its_server_ended(make: Callable[..., Chain]) -> None:
+    import onnx
+
     one = make("r1", 1.0)
     graph = onnx.load_from_string(one.run.store.read(one.onnx_ref.key))
     graph.graph.node[0].op_type = "NoSuchThing"

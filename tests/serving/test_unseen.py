@@ -17,7 +17,7 @@ from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.spec import PipelineSpec, Split
 from serving.unseen import unseen
-from tests.serving.chain import spec_of
+from tests.serving.known import spec_of
 from training.snapshot import to_parquet
 
 COLUMNS = ("a", "b", "c")
