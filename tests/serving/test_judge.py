@@ -248,10 +248,13 @@ def test_a_busy_or_failing_judge_is_asked_again_and_then_unavailable(model: Judg
         judged(evidence(f"{{metrics: [{GEVAL}], rows: 1, votes: 1}}", model))
 
 
-def test_a_judge_that_hangs_or_is_gone_is_unavailable(model: Judge) -> None:
-    model.say = lambda _, __: (time.sleep(1.5), (200, "{}"))[1]
+def test_a_judge_that_hangs_or_is_gone_is_unavailable(model: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # the client's pauses between its tries
+    over = threading.Event()
+    model.say = lambda _, __: (over.wait(30), (200, "{}"))[1]
     with pytest.raises(Unavailable, match="timed out"):
         judged(evidence(f"{{metrics: [{GEVAL}], rows: 1, votes: 1}}", model, timeout_s=0.3))
+    over.set()
     gone = Endpoint("http://127.0.0.1:9/v1", "judge-1", "", 1.0)
     with pytest.raises(Unavailable, match="does not answer"):
         judged(evidence(f"{{metrics: [{GEVAL}], rows: 1, votes: 1}}", endpoint=gone))
