@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ class Child:
             raise TimeoutError(self.log.read_text())
         assert self.process.exitcode is not None
         return Ended(self.process.exitcode, time.monotonic() - self.begin, self.log.read_text())
+
+
+def prepare() -> None:
+    """Start the process that is forked; it imports the libraries meanwhile."""
+    forkserver.ensure_running()
 
 
 def warm_up() -> None:

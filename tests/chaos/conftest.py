@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import stack
 from pipeline.sweep import marked
-from tests.chaos.children import warm_up
+from tests.chaos.children import prepare, warm_up
 from tests.chaos.world import World
 from tests.support.settings import own_settings
 
@@ -26,6 +26,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     frame["y"] = np.where(frame["a"] + 0.3 * draw.normal(size=300) > 0, "yes", "no")
     frame.to_csv(root / "rows.csv", index=False)
     try:
+        prepare()
         stack.up(settings, ("mlflow", "triton"))
         warm_up()
         yield World(settings, root / "logs")

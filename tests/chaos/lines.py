@@ -82,3 +82,10 @@ def agreed(world: World, name: str) -> int:
     entries = ledger(run, name)
     assert [version for kind, version in entries if kind != "refusal"][-1] == champion, entries
     return champion
+
+
+def promoted(world: World, name: str, version: int, champion: int | None) -> None:
+    """Make a version the champion by the real step, after gates that compared it with `champion`."""
+    assert ready(world, name, f"r{version}", weight(version), champion).version == version
+    ended = world.step("promote", name, f"r{version}")
+    assert ended.code == 0, ended.said

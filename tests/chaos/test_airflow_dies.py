@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -19,8 +18,8 @@ from pipeline.record import sequences
 from pipeline.refs import Approval, PromotionRef
 from pipeline.run import APPROVE, Run
 from pipeline.supervisor import Supervisor
-from tests.chaos.test_steps_die import results
-from tests.chaos.world import SPEC, World
+from tests.chaos.world import SPEC, World, results
+from tests.support.polling import wait_for
 from tests.support.processes import command_line
 
 pytestmark = pytest.mark.stack
@@ -67,17 +66,14 @@ def kill(world: World, part: str) -> None:
             process.kill()
 
 
-def until(what: str, condition: Callable[[], bool], within_s: float) -> None:
-    begin = time.monotonic()
-    while True:
+def until(what: str, condition: Callable[[], bool]) -> None:
+    def holds() -> bool:
         try:
-            if condition():
-                print(f"{what}: {time.monotonic() - begin:.0f} s")
-                return
+            return condition()
         except SlipwayError:
-            pass  # Airflow is away
-        assert time.monotonic() - begin < within_s, what
-        time.sleep(0.2)
+            return False  # Airflow is away
+
+    wait_for(holds, what, seconds=240, interval_s=0.2)
 
 
 def test_a_run_outlives_the_deaths_of_airflow(world: World, airflow: AirflowClient, calm: dict[str, float]) -> None:
@@ -91,11 +87,11 @@ def test_a_run_outlives_the_deaths_of_airflow(world: World, airflow: AirflowClie
         return state in (("awaiting_input",) if task == APPROVE else ("running", "success"))  # some take no time
 
     for task, part in DEATHS:
-        until(task, partial(reached, task), 240)
+        until(task, partial(reached, task))
         kill(world, part)
         if task == APPROVE:
-            until("an answer", lambda: airflow.answer(name, run.id, YES), 240)
-    until("the end", lambda: airflow.run_state(name, run.id) in ENDED, 240)
+            until("an answer", lambda: airflow.answer(name, run.id, YES))
+    until("the end", lambda: airflow.run_state(name, run.id) in ENDED)
     assert airflow.run_state(name, run.id) == "success", airflow.tasks(name, run.id)
     assert results(run) == results(world.run("calm", "r1"))
     assert run.ref(PromotionRef).version == 1

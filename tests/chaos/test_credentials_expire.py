@@ -16,8 +16,7 @@ from pipeline.graph import STEPS
 from pipeline.refs import PromotionRef
 from pipeline.run import Run
 from pipeline.settings import Settings
-from tests.chaos.test_steps_die import results
-from tests.chaos.world import World
+from tests.chaos.world import World, results
 
 pytestmark = pytest.mark.stack
 EXPIRED = "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"

@@ -14,9 +14,8 @@ from pipeline.graph import STEPS
 from pipeline.refs import PromotionRef
 from pipeline.run import Run
 from tests.chaos.children import Ended
-from tests.chaos.lines import agreed, known, ready, weight
-from tests.chaos.test_steps_die import results
-from tests.chaos.world import World
+from tests.chaos.lines import agreed, known, promoted, ready, weight
+from tests.chaos.world import World, results
 from tests.serving.packed import asking
 
 pytestmark = pytest.mark.stack
@@ -88,8 +87,7 @@ def test_a_store_whose_disk_is_full(world: World, calm: dict[str, float], tmp_pa
 
 def test_what_serves_on_a_disk_that_is_full(world: World) -> None:
     name = "no_room_to_serve"
-    ready(world, name, "r1", weight(1), None)
-    assert world.step("promote", name, "r1").code == 0
+    promoted(world, name, 1, None)
     ready(world, name, "r2", weight(2), 1)
     places = world.settings.home / "serving"
     for place in (places / "packages" / name, places / "repository" / name):

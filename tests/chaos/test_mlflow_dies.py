@@ -14,9 +14,8 @@ import pytest
 
 from pipeline.graph import STEPS
 from pipeline.supervisor import Supervisor
-from tests.chaos.lines import agreed, ready, weight
-from tests.chaos.test_steps_die import results
-from tests.chaos.world import World
+from tests.chaos.lines import agreed, ledger, promoted, ready, weight
+from tests.chaos.world import World, results
 
 pytestmark = pytest.mark.stack
 TRIES, RETRY_S = 12, 3.0
@@ -40,7 +39,7 @@ def answering(status: int, wait_s: float = 0.0) -> Iterator[str]:
 
     over = threading.Event()
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
@@ -85,6 +84,28 @@ def until_done(world: World, step: str, name: str, run: str) -> int:
     raise AssertionError(ended.said)
 
 
+def kill_mlflow(world: World) -> None:
+    server = psutil.Process(Supervisor(world.settings).pid("mlflow"))
+    for process in (*server.children(recursive=True), server):  # its worker is what answers
+        process.kill()
+
+
+@pytest.mark.smoke
+def test_mlflow_killed_during_a_promotion(world: World) -> None:
+    name = "promoted_without_mlflow"
+    promoted(world, name, 1, None)
+    ready(world, name, "r2", weight(2), 1)
+    child = world.start("promote", name, "r2")
+    time.sleep(world.draw.uniform(0.1, 0.6))
+    kill_mlflow(world)
+    ended = child.end()
+    assert ended.code in (0, 1), ended.said
+    assert "Traceback" not in ended.said, ended.said
+    until_done(world, "promote", name, "r2")
+    assert agreed(world, name) == 2
+    assert ledger(world.run(name, "r1"), name) == [("promotion", 1), ("promotion", 2)]
+
+
 def test_mlflow_killed_in_the_middle_of_steps(world: World, calm: dict[str, float]) -> None:
     name = "without_mlflow"
     world.spec(name)
@@ -92,9 +113,7 @@ def test_mlflow_killed_in_the_middle_of_steps(world: World, calm: dict[str, floa
         if step.name in ("train", "register", "gate"):
             child = world.start(step.name, name, "r1")
             time.sleep(world.draw.uniform(0.1, 0.6) * calm[step.name])
-            server = psutil.Process(Supervisor(world.settings).pid("mlflow"))
-            for process in (*server.children(recursive=True), server):  # its worker is what answers
-                process.kill()
+            kill_mlflow(world)
             ended = child.end()
             assert ended.code in (0, 1), ended.said
             assert "Traceback" not in ended.said, ended.said
@@ -105,8 +124,7 @@ def test_mlflow_killed_in_the_middle_of_steps(world: World, calm: dict[str, floa
 
 def test_mlflow_whose_database_is_locked(world: World) -> None:
     name = "locked"
-    ready(world, name, "r1", weight(1), None)
-    assert world.step("promote", name, "r1").code == 0
+    promoted(world, name, 1, None)
     ready(world, name, "r2", weight(2), 1)
     database = sqlite3.connect(world.settings.home / "mlflow" / "mlflow.db", isolation_level=None)
     database.execute("begin exclusive")

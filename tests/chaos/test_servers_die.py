@@ -8,18 +8,12 @@ import psutil
 import pytest
 
 from pipeline.supervisor import Supervisor
-from tests.chaos.lines import agreed, known, ledger, ready, weight
+from tests.chaos.lines import agreed, known, ledger, promoted, ready, weight
 from tests.chaos.world import World
 from tests.serving.packed import asking
 
 pytestmark = pytest.mark.stack
 BACK_S, TRIES, RETRY_S = 90.0, 15, 2.0
-
-
-def promoted(world: World, name: str, version: int, champion: int | None) -> None:
-    assert ready(world, name, f"r{version}", weight(version), champion).version == version
-    ended = world.step("promote", name, f"r{version}")
-    assert ended.code == 0, ended.said
 
 
 def test_a_promotion_during_which_triton_dies(world: World) -> None:

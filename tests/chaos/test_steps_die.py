@@ -7,25 +7,12 @@ import time
 import pytest
 
 from pipeline.graph import STEPS, Task
-from pipeline.refs import DatasetRef, Evaluation, GateReport, LoggedModelRef, ModelVersionRef, OnnxRef, PromotionRef
-from pipeline.run import Run
-from tests.chaos.world import World
+from pipeline.refs import PromotionRef
+from tests.chaos.lines import agreed, known, ledger, promoted, ready, weight
+from tests.chaos.world import World, results
+from tests.serving.packed import asking
 
 pytestmark = pytest.mark.stack
-
-
-def results(run: Run) -> dict[str, object]:
-    """What a run came to, without what only names it."""
-    scores = run.ref(Evaluation).scores
-    return {
-        "dataset": run.ref(DatasetRef),
-        "native": run.ref(LoggedModelRef, "xgboost").digest,
-        "params": run.ref(LoggedModelRef, "xgboost").params,
-        "onnx": run.ref(OnnxRef, "xgboost").digest,
-        "metrics": [score.metrics for score in scores],
-        "served": run.ref(ModelVersionRef).onnx_digest,
-        "gates": [(verdict.gate, verdict.outcome) for verdict in run.ref(GateReport).verdicts],
-    }
 
 
 def test_a_run_whose_every_step_is_killed_ends_as_one_that_was_left_alone(world: World, calm: dict[str, float]) -> None:
@@ -50,3 +37,19 @@ def test_a_run_whose_every_step_is_killed_ends_as_one_that_was_left_alone(world:
     assert results(world.run("calm", "r1")) == results(wild)
     assert (wild.ref(PromotionRef).version, wild.ref(PromotionRef).previous) == (1, None)
     assert [one.version for one in wild.registry.versions("name = 'wild'")] == [1]  # one run, one version
+
+
+@pytest.mark.smoke
+def test_a_promotion_killed_before_its_alias_moves_ends_the_same_when_run_again(world: World) -> None:
+    name = "killed_once"
+    promoted(world, name, 1, None)
+    ready(world, name, "r2", weight(2), 1)
+    with asking(world.settings, name, pause_s=0.005) as client:
+        ended = world.step("promote", name, "r2", at="registered-models/alias")
+        assert ended.code == -9, ended.said
+        again = world.step("promote", name, "r2")
+        assert again.code == 0, again.said
+        assert agreed(world, name) == 2
+        assert set(client.heard()) <= {known(weight(1)), known(weight(2))}
+    assert client.failures == []
+    assert ledger(world.run(name, "r1"), name) == [("promotion", 1), ("promotion", 2)]

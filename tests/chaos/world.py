@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from pipeline.graph import STEPS
+from pipeline.refs import DatasetRef, Evaluation, GateReport, LoggedModelRef, ModelVersionRef, OnnxRef
 from pipeline.run import Run
 from pipeline.settings import PREFIX, Settings
 from pipeline.spec import PipelineSpec
@@ -85,3 +86,17 @@ class World:
             if step.name == until:
                 break
         return seconds
+
+
+def results(run: Run) -> dict[str, object]:
+    """Return what a run has produced, without the names that are its own."""
+    scores = run.ref(Evaluation).scores
+    return {
+        "dataset": run.ref(DatasetRef),
+        "native": run.ref(LoggedModelRef, "xgboost").digest,
+        "params": run.ref(LoggedModelRef, "xgboost").params,
+        "onnx": run.ref(OnnxRef, "xgboost").digest,
+        "metrics": [score.metrics for score in scores],
+        "served": run.ref(ModelVersionRef).onnx_digest,
+        "gates": [(verdict.gate, verdict.outcome) for verdict in run.ref(GateReport).verdicts],
+    }
