@@ -22,6 +22,7 @@ from pipeline.refs import (
     PackageRef,
     PromotionRef,
     RolloutRef,
+    ServingOptions,
     ServingPlan,
     Validation,
 )
@@ -57,7 +58,13 @@ class Chain:
         return register(self.spec, self.evaluation, (self.model_ref,), (self.onnx_ref,), self.run)
 
     def package(self, model: ModelVersionRef, plan: ServingPlan | None = None) -> PackageRef:
-        return package(self.spec, self.dataset, model, plan or self.tune(model), self.run)
+        return package(self.spec, self.dataset, model, plan or self.declared, self.run)
+
+    @property
+    def declared(self) -> ServingPlan:
+        """What `tune` returns where the spec asks for no search."""
+        declared = self.spec.serving.model_dump(include=set(ServingOptions.model_fields))
+        return ServingPlan(options=ServingOptions.model_validate(declared), reason="as the spec declares")
 
     def tune(self, model: ModelVersionRef) -> ServingPlan:
         from serving.tune import tune  # needs Optuna and DeepEval
