@@ -14,18 +14,21 @@ import pytest
 from pipeline.columns import Column, RowSchema
 from pipeline.digest import digest_bytes, digest_file
 from pipeline.errors import Invalid, Rejected
+from pipeline.refs import CandidateScore, DatasetRef, Evaluation, ModelVersionRef, ServingOptions, ServingPlan
+from pipeline.run import Run
 from pipeline.serving_rules import Serving
 from pipeline.settings import Settings
 from pipeline.supervisor import Supervisor
 from pipeline.tensors import to_tensors
 from serving.embedded import EmbeddedPlane
 from serving.model_config import model_config
-from serving.package import verify
+from serving.package import package, verify
 from serving.places import challengers
 from serving.predict import predict, read_request, request_body
+from serving.register import register
 from serving.triton import parse_config
 from tests.serving.chain import Chain
-from tests.serving.known import SCHEMA, native, rows
+from tests.serving.known import SCHEMA, graph, native, rows, spec_of
 from tests.serving.promoted import Logged, logged_models_fixture  # noqa: F401 (a fixture)
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -95,32 +98,50 @@ def test_the_same_run_registers_one_version_and_packages_it_whole(make: Callable
     assert one.run.registry.alias(one.spec.name, "challenger") == model.version
 
 
-@pytest.mark.stack
-def test_no_winner_no_version(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    score = one.evaluation.scores[0].model_copy(update={"passed": False, "reason": "ONNX differs from the model"})
-    one.evaluation = one.evaluation.model_copy(update={"winner": None, "scores": (score,)})
+def test_no_winner_no_version(tmp_path: Path) -> None:
+    score = CandidateScore(candidate="xgboost", passed=False, reason="ONNX differs from the model", metrics={})
+    lost = Evaluation(primary="roc_auc", scores=(score,), winner=None, dataset_digest="d")
     with pytest.raises(Rejected, match="ONNX differs from the model"):
-        one.register()
+        register(spec_of("m"), lost, (), (), Run("r1", "m", Settings(home=tmp_path), tmp_path / "m.yaml"))
 
 
-@pytest.mark.stack
-def test_a_graph_that_was_changed_in_the_store_is_not_packaged(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    model = one.register()
-    one.run.store.write(one.onnx_ref.key, b"another graph", replace=True)
-    try:
-        with pytest.raises(Invalid, match="not what was written"):
-            one.package(model)
-    finally:
-        one.run.store.delete(one.onnx_ref.key)
+def package_graph(home: Path, registered: bytes, stored: bytes) -> None:
+    """Package a version of which the store holds this graph; MLflow would be asked after all checks."""
+    run = Run("r1", "m", Settings(home=home), home / "m.yaml")
+    digest = digest_bytes(registered)
+    key = f"onnx/{digest}.onnx"
+    run.store.write(key, stored)
+    model = ModelVersionRef(
+        name="m", version=1, candidate="xgboost", model_id="i", run_id="r", onnx_key=key, onnx_digest=digest,
+        predictions="p",
+    )  # fmt: skip
+    dataset = DatasetRef(
+        digest="d", key="k", source="rows.csv", row_schema=SCHEMA, rows=400, train_rows=320, holdout_rows=80
+    )
+    plan = ServingPlan(options=ServingOptions(threads=1, instances=1, max_queue_delay_us=0), reason="")
+    package(spec_of("m"), dataset, model, plan, run)
 
 
-def exported(one: Chain, graph: bytes) -> None:
-    """The run has exported this graph."""
-    key = f"onnx/{digest_bytes(graph)}.onnx"
-    one.run.store.write(key, graph)
-    one.onnx_ref = one.onnx_ref.model_copy(update={"key": key, "digest": digest_bytes(graph)})
+def test_a_graph_that_was_changed_in_the_store_is_not_packaged(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="not what was written"):
+        package_graph(tmp_path, graph(1.0), b"another graph")
+
+
+def test_what_is_no_graph_is_not_packaged(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="is no ONNX graph -> export it anew"):
+        package_graph(tmp_path, b"junk", b"junk")
+
+
+def test_a_graph_with_weights_elsewhere_is_not_packaged(tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load_from_string(graph(1.0))
+    (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == "weight")
+    weight.raw_data = onnx.numpy_helper.to_array(weight).tobytes()
+    onnx.external_data_helper.set_external_data(weight, "../../unsigned.bin")
+    content = model.SerializeToString()
+    with pytest.raises(Invalid, match=r"tensor 'weight' lie in another file, '../../unsigned.bin' -> export it anew"):
+        package_graph(tmp_path, content, content)
 
 
 @pytest.mark.stack
@@ -163,35 +184,16 @@ def test_a_challenger_is_judged_on_a_server_of_its_own(make: Callable[..., Chain
 
 
 @pytest.mark.stack
-def test_what_is_no_graph_is_not_packaged(make: Callable[..., Chain]) -> None:
-    one = make("r1", 1.0)
-    exported(one, b"junk")
-    with pytest.raises(Invalid, match="is no ONNX graph -> export it anew"):
-        one.package(one.register())
-
-
-@pytest.mark.stack
-def test_a_graph_with_weights_elsewhere_is_not_packaged(make: Callable[..., Chain]) -> None:
-    import onnx
-
-    one = make("r1", 1.0)
-    graph = onnx.load_from_string(one.run.store.read(one.onnx_ref.key))
-    (weight,) = (tensor for tensor in graph.graph.initializer if tensor.name == "weight")
-    weight.raw_data = onnx.numpy_helper.to_array(weight).tobytes()
-    onnx.external_data_helper.set_external_data(weight, "../../unsigned.bin")
-    exported(one, graph.SerializeToString())
-    with pytest.raises(Invalid, match=r"tensor 'weight' lie in another file, '../../unsigned.bin' -> export it anew"):
-        one.package(one.register())
-
-
-@pytest.mark.stack
 def test_a_graph_that_does_not_load_is_refused_and_its_server_ended(make: Callable[..., Chain]) -> None:
     import onnx
 
     one = make("r1", 1.0)
-    graph = onnx.load_from_string(one.run.store.read(one.onnx_ref.key))
-    graph.graph.node[0].op_type = "NoSuchThing"
-    exported(one, graph.SerializeToString())
+    changed = onnx.load_from_string(one.run.store.read(one.onnx_ref.key))
+    changed.graph.node[0].op_type = "NoSuchThing"
+    content = changed.SerializeToString()
+    key = f"onnx/{digest_bytes(content)}.onnx"
+    one.run.store.write(key, content)
+    one.onnx_ref = one.onnx_ref.model_copy(update={"key": key, "digest": digest_bytes(content)})
     model = one.register()
     packed = one.package(model)
     with pytest.raises(Invalid, match=r"does not load: .*NoSuchThing") as refused:
