@@ -1,0 +1,77 @@
+"""The closing line of a tier says how its passes ended, whichever of them failed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiers import Case, closing_line, read_cases, slowest
+
+TESTS = """
+import pytest
+
+def test_passes(): pass
+
+def test_skips(): pytest.skip("no reason")
+
+@pytest.mark.parametrize("text", ["a@b", "c"])
+@pytest.mark.xdist_group("group")
+def test_has_a_group(text): assert text == "c"
+
+def test_has_subtests(subtests):
+    for number in range(3):
+        with subtests.test(str(number)):
+            assert number != 1
+
+@pytest.fixture
+def broken():
+    yield
+    raise ValueError
+
+def test_cannot_be_torn_down(broken): pass
+"""
+
+
+def test_a_report_of_pytest_is_read(tmp_path: Path) -> None:
+    (tmp_path / "test_of_each_kind.py").write_text(TESTS)
+    report = tmp_path / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-p", "no:deepeval", "-n1", "--dist=loadgroup", f"--junitxml={report}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    name = "test_of_each_kind.py::test_"
+    cases = read_cases(report)
+    assert {case.name: case.outcome for case in cases} == {
+        f"{name}passes": "passed",
+        f"{name}skips": "skipped",
+        f"{name}has_a_group[a@b]": "failed",
+        f"{name}has_a_group[c]": "passed",
+        f"{name}has_subtests": "failed",
+        f"{name}cannot_be_torn_down": "error",
+    }
+    assert closing_line(cases, 61.5, lost=True).strip("= ") == "2 failed, 2 passed, 1 skipped, 1 error in 61.50s"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "lost", "expected"),
+    [
+        (["passed", "passed"], False, "2 passed in 1.00s"),
+        (["passed", "skipped"], False, "1 passed, 1 skipped in 1.00s"),
+        (["error", "error"], True, "2 errors in 1.00s"),
+        (["passed"], True, "1 passed, 1 error in 1.00s"),  # a pass has ended before its report
+        ([], True, "1 error in 1.00s"),
+        ([], False, "no tests ran in 1.00s"),
+    ],
+)
+def test_the_closing_line_counts_each_outcome(outcomes: list[str], lost: bool, expected: str) -> None:
+    cases = [Case(f"t{number}", outcome, 0.0) for number, outcome in enumerate(outcomes)]  # type: ignore[arg-type]
+    assert closing_line(cases, 1.0, lost).strip("= ") == expected
+
+
+def test_the_slowest_come_first() -> None:
+    cases = [Case(f"t{number}", "passed", float(number)) for number in range(40)]
+    rows = slowest(cases)[1:]
+    assert len(rows) == 25
+    assert rows[0].split() == ["39.00", "s", "t39"]
