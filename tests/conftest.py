@@ -73,6 +73,13 @@ def _group(file: Path, fixtures: set[str]) -> str:
     return "chaos" if file.parent.name == "chaos" else f"{file.parent.name}.{file.stem}"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count the seconds of a subtest once: its test has them too."""
+    if isinstance(report, pytest.SubtestReport):
+        report.duration = 0.0
+
+
 @pytest.fixture(autouse=True)
 def _no_server(request: pytest.FixtureRequest) -> Iterator[None]:
     """Refuse servers to tests without the mark `stack`."""
@@ -84,10 +91,8 @@ def _no_server(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.hookimpl(trylast=True)  # after the fixtures of the session
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End whatever the tests have started under their temporary folder, also that of a worker that was killed."""
-    factory: pytest.TempPathFactory = (
-        session.config._tmp_path_factory
-    )  # its workers' folders lie below, by pytest-xdist
-    sweep(factory.getbasetemp())
+    factory: pytest.TempPathFactory = session.config._tmp_path_factory
+    sweep(factory.getbasetemp())  # the folders of pytest-xdist's workers lie below
 
 
 @pytest.fixture

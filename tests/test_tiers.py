@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -75,3 +76,31 @@ def test_the_slowest_come_first() -> None:
     rows = slowest(cases)[1:]
     assert len(rows) == 25
     assert rows[0].split() == ["39.00", "s", "t39"]
+
+
+GROUPS = """
+import os
+import pytest
+
+@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("group", ["one", "two"])
+def test_runs(group, number, record_property): record_property(group, os.environ["PYTEST_XDIST_WORKER"])
+"""
+CONFTEST = """
+import pytest
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.callspec.params["group"]))
+"""
+
+
+def test_one_worker_runs_the_tests_of_a_group(tmp_path: Path) -> None:
+    (tmp_path / "test_groups.py").write_text(GROUPS)
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    report = tmp_path / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-p", "no:deepeval", "-n2", "--dist=loadgroup", f"--junitxml={report}"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    pairs = {(one.get("name"), one.get("value")) for one in ElementTree.parse(report).iter("property")}
+    assert sorted(group for group, _ in pairs) == ["one", "two"]
+    assert len({worker for _, worker in pairs}) == 2
