@@ -89,6 +89,7 @@ def test_runs(group, number, record_property): record_property(group, os.environ
 CONFTEST = """
 import pytest
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
         item.add_marker(pytest.mark.xdist_group(item.callspec.params["group"]))

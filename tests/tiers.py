@@ -109,7 +109,7 @@ def read_cases(report: Path) -> list[Case]:
     """Return the tests of a JUnit report; a test with two entries, as for a failed tear-down, has the worse outcome."""
     found: dict[str, Case] = {}
     for element in ElementTree.parse(report).iter("testcase"):
-        name = f"{element.get('classname', '').replace('.', '/')}.py::{element.get('name', '')}"
+        name = f"{element.get('classname', '').replace('.', '/')}.py::{without_group(element.get('name', ''))}"
         children = {child.tag for child in element}
         outcome = next((tag for tag in ("failure", "error", "skipped") if tag in children), "passed")
         case = Case(name, "failed" if outcome == "failure" else outcome, float(element.get("time", 0)))  # type: ignore[arg-type]
@@ -118,6 +118,11 @@ def read_cases(report: Path) -> list[Case]:
             case = before
         found[name] = case
     return list(found.values())
+
+
+def without_group(name: str) -> str:
+    """Return a test's name without the group that pytest-xdist appends."""
+    return name[: name.rfind("@")] if name.rfind("@") > name.rfind("]") else name
 
 
 def slowest(cases: Sequence[Case]) -> list[str]:
