@@ -20,16 +20,11 @@ PRIVATE: dict[tuple[str, str], str] = {
     ("tests/conftest.py", "_tmp_path_factory"): "pytest gives the folder of all tests to fixtures alone",
     ("tests/dags/test_pod.py", "_ApiClient__deserialize_model"): "Airflow's provider makes pods of manifests by it",
     ("tests/dags/test_pod_operator.py", "_is_in_cluster"): "Airflow's hook sets it when it connects to a cluster",
-    ("tests/feature_checks/test_judge.py", "_connection"): "a query that DuckDB must refuse goes by no public call",
-    ("tests/feature_checks/test_pushdown.py", "_great_expectations"): "GX is set up as the product does it",
     ("tests/pipeline/test_openlineage.py", "_get_schema"): "OpenLineage's facets name their schema nowhere else",
     ("tests/serving/test_lineage.py", "_PAGE"): "few versions fill many pages",
     ("tests/serving/test_lineage.py", "_model_registry"): "MLflow's requests are counted in its own client",
     ("tests/serving/test_native_backend.py", "_raw_content"): "Triton's client sends no broken content by itself",
-    ("tests/training/test_ray.py", "_Study"): "a searcher is asked as Ray Tune asks it",
-    ("tests/training/test_rows.py", "_Pages"): "the pages that XGBoost reads are seen, not guessed from its memory",
 }
-NOT_YET = ("tests/training/test_evaluate.py", "tests/training/test_ray.py", "tests/training/test_tune.py")  # the clock
 
 
 def _private_names(node: ast.AST) -> Iterator[str]:
@@ -141,11 +136,11 @@ def test_every_exception_is_needed() -> None:
 
 
 def test_no_assert_is_on_the_clock() -> None:
-    assert _broken(_timed_asserts, *NOT_YET) == []
+    assert _broken(_timed_asserts) == []
 
 
 def test_one_helper_waits() -> None:
-    assert _broken(_timed_loops, "tests/support/polling.py", *NOT_YET) == []
+    assert _broken(_timed_loops, "tests/support/polling.py") == []
 
 
 def test_ports_come_from_the_workers_range() -> None:
