@@ -79,8 +79,8 @@ class _Slow(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         with self.turn:
             self.asked.append(body)
+            status = 503 if len(self.asked) % 10 == 0 else 200
             threading.Event().wait(0.02)
-        status = 503 if len(self.asked) % 10 == 0 else 200
         self.send_response(status)
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -93,6 +93,7 @@ class _Slow(BaseHTTPRequestHandler):
 @pytest.fixture
 def slow() -> Iterator[str]:
     """Answers one request after the other, in 20 ms each; every tenth with 503."""
+    _Slow.asked.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever)

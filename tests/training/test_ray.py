@@ -21,6 +21,7 @@ from pipeline.engine import Local, Ray
 from pipeline.errors import Invalid
 from pipeline.settings import Settings
 from pipeline.sweep import marked
+from tests.support.polling import wait_for
 from tests.training.ray_worlds import Asked, asked, held, joined
 from training.engine import fit
 from training.models.base import Fold
@@ -69,8 +70,7 @@ def test_a_worker_that_is_killed_costs_the_rounds_since_the_last_checkpoint(
 
     def kill() -> None:
         folder = Path(one.work.run.store.path(f"{one.work.run.key}/ray_killed"))
-        while not list(folder.glob("*/checkpoint_manager_snapshot.json")):  # Ray Train's word that there is one
-            time.sleep(0.01)
+        wait_for(lambda: list(folder.glob("*/checkpoint_manager_snapshot.json")), "a checkpoint", interval_s=0.01)
         for process in psutil.process_iter(["cmdline"]):
             if (process.info["cmdline"] or [""])[0].startswith("ray::RayTrainWorker") and process in _mine(settings):
                 killed.append(process.pid)
@@ -116,23 +116,20 @@ def test_no_process_outlives_a_step_that_is_ended(how: signal.Signals, tmp_path:
         assert {ip.removeprefix("::ffff:") for ip in served} == {"127.0.0.1"}
         os.kill(process.pid, how)
         process.wait(60)
-        deadline = time.monotonic() + 120
-        while left := marked(tmp_path):
-            assert time.monotonic() < deadline, left
-            time.sleep(0.2)
+        wait_for(lambda: not marked(tmp_path), lambda: f"{marked(tmp_path)} are left", seconds=120)
 
 
 def test_the_first_trial_is_asked_for_however_late_it_is(settings: Settings) -> None:
     from ray.tune.search import Searcher
 
-    from training.on_ray.search import _Study
+    from training.on_ray.search import StudySearcher
 
     work = asked("xgboost", TWO, settings, trials=3).work
     study, defaults = optuna.create_study(), work.trainer.defaults()
     study.enqueue_trial(defaults)
     x, y = work.rows.sample()
     late = Search(work.trainer, work.dataset.row_schema, x, y, [], "log_loss", 7, time.monotonic() - 1)
-    trials = _Study(study, late, work.candidate, workers=2)
+    trials = StudySearcher(study, late, work.candidate, workers=2)
     first = trials.suggest("a")
     assert isinstance(first, dict)
     assert (first["number"], first["params"]) == (0, defaults)

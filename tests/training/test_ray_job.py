@@ -20,6 +20,7 @@ from pipeline.refs import LoggedModelRef, Validation
 from pipeline.run import Run
 from pipeline.settings import Settings
 from tests.serving.fake_cluster import FakeCluster
+from tests.support.polling import wait_for
 from training.on_ray.job import train_in_job
 from training.on_ray.manifest import NAME_LENGTH, job_name, ray_job
 from training.on_ray.policy import RayPolicy
@@ -68,8 +69,7 @@ def kuberay(cluster: FakeCluster, run: Run, *acts: Callable[[], None] | dict[str
     """What the operator does, act by act, once the RayJob is there; a mapping is its status."""
 
     def work() -> None:
-        while cluster.get("RayJob", job_name(run)) is None:
-            time.sleep(0.005)
+        wait_for(lambda: cluster.get("RayJob", job_name(run)), "the RayJob", interval_s=0.005)
         for act in acts:
             time.sleep(0.05)
             if isinstance(act, dict):
@@ -178,8 +178,9 @@ def test_a_retry_waits_for_the_job_that_is_at_work_and_replaces_one_that_has_fai
     seen: list[str] = []
 
     def again() -> None:
-        while (found := cluster.get("RayJob", job_name(run))) is None or found.get("status"):
-            time.sleep(0.005)
+        wait_for(lambda: not (cluster.get("RayJob", job_name(run)) or {"status": 1}).get("status"), interval_s=0.005)
+        found = cluster.get("RayJob", job_name(run))
+        assert found is not None
         seen.append(found["metadata"]["uid"])
         run.finish("train_deep", REF, 1)
 
@@ -198,8 +199,7 @@ def test_a_step_that_is_told_to_end_takes_its_job_along(run: Run, cluster: FakeC
     before = signal.getsignal(signal.SIGTERM)
 
     def end() -> None:
-        while signal.getsignal(signal.SIGTERM) is before:  # it would end the tests
-            time.sleep(0.005)
+        wait_for(lambda: signal.getsignal(signal.SIGTERM) is not before, interval_s=0.005)  # it would end the tests
         os.kill(os.getpid(), signal.SIGTERM)
 
     kuberay(cluster, run, running(), end)

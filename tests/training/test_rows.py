@@ -31,7 +31,7 @@ from training import snapshot as step
 from training.export import export
 from training.features import fit_features
 from training.models.base import Fold, Trainer, load_candidate
-from training.models.boosted import BIN_BYTES, ROW_BYTES, BoostedTrainer, _Pages
+from training.models.boosted import BIN_BYTES, ROW_BYTES, BoostedTrainer, Pages
 from training.rows import CLASS_ROWS, TrainingRows
 from training.snapshot import snapshot, write_parquet
 from training.train import train
@@ -135,7 +135,7 @@ def test_bins_on_disk_are_in_fewer_pages_than_batches(kept: Callable) -> None:
     _, rows = kept("binary")
     kinds = rows.features.kinds
     little = replace(rows, memory_bytes=rows.count * (len(kinds) * BIN_BYTES + ROW_BYTES) - 1)
-    pages, sizes = _Pages(little, kinds, None), []
+    pages, sizes = Pages(little, kinds, None), []
     while pages.next(lambda data, label, feature_types: sizes.append((len(data), len(label)))):
         pass
     assert 1 < len(sizes) < len(list(little.matrices()))

@@ -77,9 +77,7 @@ def test_the_sampler_learns_from_every_trial_and_draws_parameters_together() -> 
 
 
 def test_the_first_trial_always_counts_and_the_budget_ends_the_rest() -> None:
-    begin = time.monotonic()
     found = search(LineTrainer(pause_s=0.05), budget_s=0.06, trials=1000)
-    assert time.monotonic() - begin < 5
     assert found.trials[0].state == "complete"
     assert len(found.trials) <= 3
 

@@ -148,7 +148,7 @@ class BoostedTrainer:
         in_memory = rows.count * (len(self.kinds) * BIN_BYTES + ROW_BYTES) <= rows.memory_bytes
         with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
             kind = xgb.QuantileDMatrix if in_memory else xgb.ExtMemQuantileDMatrix
-            pages = _Pages(rows, self.kinds, None if in_memory else f"{folder}/bins")
+            pages = Pages(rows, self.kinds, None if in_memory else f"{folder}/bins")
             train = kind(pages, enable_categorical=True, nthread=self.threads)
             booster = xgb.train(options, train, length)
             del train  # before its files
@@ -205,7 +205,7 @@ class BoostedTrainer:
         return "cpu"
 
 
-class _Pages(xgb.DataIter):  # type: ignore[misc]
+class Pages(xgb.DataIter):  # type: ignore[misc]
     """Rows as XGBoost asks for them, a few times over. Pages are large, for it keeps a buffer by page and node."""
 
     def __init__(self, rows: TrainingRows, kinds: tuple[str, ...], cache: str | None) -> None:

@@ -32,7 +32,7 @@ def beside_each_other(engine: Ray) -> Drive:
     def drive(
         study: optuna.Study, search: Search, candidate: XGBoost | Torch, log: logging.Logger
     ) -> dict[int, Answer]:
-        asked = _Study(study, search, candidate, engine.workers)
+        asked = StudySearcher(study, search, candidate, engine.workers)
         resources = {"CPU": engine.cpus_per_worker, "GPU": engine.gpus_per_worker}
         trainable = tune.with_resources(tune.with_parameters(_attempt, search=search), resources)
         with tempfile.TemporaryDirectory(prefix="slipway-", ignore_cleanup_errors=True) as folder:
@@ -83,7 +83,7 @@ def _attempt(config: dict[str, Any], search: Search) -> None:
         tune.report({"undefined": True})
 
 
-class _Study(Searcher):  # type: ignore[misc]
+class StudySearcher(Searcher):  # type: ignore[misc]
     """Asks the study for trials, and tells it of a batch of them at once."""
 
     def __init__(self, study: optuna.Study, search: Search, candidate: XGBoost | Torch, workers: int) -> None:
@@ -134,7 +134,7 @@ class _Study(Searcher):  # type: ignore[misc]
 class _Pruner(FIFOScheduler):  # type: ignore[misc]
     """Ends the trials that the study calls behind."""
 
-    def __init__(self, study: _Study) -> None:
+    def __init__(self, study: StudySearcher) -> None:
         super().__init__()
         self.study = study
 
