@@ -19,7 +19,7 @@ from pipeline.frozen import Frozen
 from pipeline.tracking import KIND, RUN, Tracking, TrialRecord
 
 __all__ = ["Registry", "TrialRecord"]
-_PAGE = 1000  # what one search may answer
+PAGE = 1000  # what one search may answer
 _LAST = 2**31 - 1  # number of a version, as databases keep it
 _EXPERIMENTS = 200  # that one search is asked about
 
@@ -153,7 +153,7 @@ class Registry(Tracking):
     def versions(self, condition: str = "") -> tuple[Version, ...]:
         """Every version that a filter of MLflow's search finds, by name and number; all of them by default."""
         with self._answering():
-            found = _pages(partial(self._client.search_model_versions, condition, _PAGE))
+            found = _pages(partial(self._client.search_model_versions, condition, PAGE))
         made = [
             Version(name=one.name, version=int(one.version), run_id=str(one.run_id), tags=dict(one.tags))
             for one in found
@@ -163,7 +163,7 @@ class Registry(Tracking):
     def models(self) -> dict[str, dict[str, int]]:
         """The name of each registered model, with its aliases and their versions."""
         with self._answering():
-            found = _pages(partial(self._client.search_registered_models, None, _PAGE))
+            found = _pages(partial(self._client.search_registered_models, None, PAGE))
         return {
             str(one.name): {alias: int(version) for alias, version in one.aliases.items()}
             for one in sorted(found, key=lambda one: str(one.name))
@@ -172,14 +172,14 @@ class Registry(Tracking):
     def pipeline_runs(self, condition: str) -> tuple[RunTags, ...]:
         """The pipeline runs that a filter of MLflow's search finds, in every experiment, the oldest first."""
         with self._answering():
-            experiments = _pages(partial(self._client.search_experiments, max_results=_PAGE))
+            experiments = _pages(partial(self._client.search_experiments, max_results=PAGE))
             ids = [str(one.experiment_id) for one in experiments]
             condition = f"tags.`{KIND}` = 'pipeline' and {condition}"
             order = ["attributes.start_time ASC"]
             found: list[Any] = []
             for at in range(0, len(ids), _EXPERIMENTS):
                 some = ids[at : at + _EXPERIMENTS]
-                found += _pages(partial(self._client.search_runs, some, condition, max_results=_PAGE, order_by=order))
+                found += _pages(partial(self._client.search_runs, some, condition, max_results=PAGE, order_by=order))
         return tuple(
             RunTags(
                 run_id=str(one.info.run_id),

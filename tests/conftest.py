@@ -26,7 +26,7 @@ TOOLS = {
     "helm": ((CHECKOUT / ".tools" / "helm").is_file, "no helm here: make env"),
     "postgres": (is_installed, "no PostgreSQL here: apt-get install postgresql"),
     "buildah": (lambda: shutil.which("buildah") is not None, "no buildah here: apt-get install buildah"),
-    "cluster": (lambda: bool(os.environ.get("KUBECONFIG")), "KUBECONFIG names no cluster"),
+    "cluster": (lambda: Path(os.environ.get("KUBECONFIG", "")).is_file(), "KUBECONFIG names no file of a cluster"),
 }
 guard = ServerGuard()
 
@@ -125,9 +125,9 @@ def airflow_settings(stack_settings: Settings) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A PostgreSQL that asks for a password; tests take databases of their own."""
-    with running_postgres() as server:
+    with running_postgres(tmp_path_factory.getbasetemp()) as server:
         yield server
 
 

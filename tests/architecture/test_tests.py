@@ -21,7 +21,6 @@ PRIVATE: dict[tuple[str, str], str] = {
     ("tests/dags/test_pod.py", "_ApiClient__deserialize_model"): "Airflow's provider makes pods of manifests by it",
     ("tests/dags/test_pod_operator.py", "_is_in_cluster"): "Airflow's hook sets it when it connects to a cluster",
     ("tests/pipeline/test_openlineage.py", "_get_schema"): "OpenLineage's facets name their schema nowhere else",
-    ("tests/serving/test_lineage.py", "_PAGE"): "few versions fill many pages",
     ("tests/serving/test_lineage.py", "_model_registry"): "MLflow's requests are counted in its own client",
     ("tests/serving/test_native_backend.py", "_raw_content"): "Triton's client sends no broken content by itself",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -30,9 +31,9 @@ from generate_series(1, 200) as n
 
 
 @pytest.fixture
-def database() -> Iterator[Postgres]:
+def database(tmp_path: Path) -> Iterator[Postgres]:
     """A server of its own, which the test kills."""
-    with running_postgres() as server:
+    with running_postgres(tmp_path) as server:
         with connect(server) as connection:
             connection.execute(ROWS)
         yield server

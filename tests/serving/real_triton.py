@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from pipeline.settings import Settings
+from pipeline.sweep import mark
 from serving.places import repository
 from serving.server import program
 from serving.triton import TritonClient
@@ -59,7 +60,7 @@ class RealTriton:
         described.prepare()
         bare = (*described.argv[described.argv.index("--") + 1 :], "--load-model=*")  # these models have no packages
         with self.log.open("ab") as log:
-            env = {**os.environ, **described.env, **self.env}
+            env = {**os.environ, **described.env, **mark(self.settings.home), **self.env}
             self.process = subprocess.Popen(bare, env=env, stdout=log, stderr=log, start_new_session=True)
         wait_for(lambda: self._is_ready(described.ready_url), self.log.read_text, seconds=described.ready_timeout_s)
 

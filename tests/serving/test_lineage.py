@@ -250,7 +250,7 @@ def test_a_thousand_versions_take_a_few_calls(
                 "slipway.onnx": f"{number:064d}",
             }
             client.create_model_version(name, f"models:/{model}", tags=tags, model_id=model)
-    monkeypatch.setattr("pipeline.registry._PAGE", 7)  # so that there are pages
+    monkeypatch.setattr("pipeline.registry.PAGE", 7)  # so that there are pages
     calls = []
     for method in ("search_model_versions", "search_registered_models", "get_registered_model", "get_model_version"):
         real = getattr(ModelRegistryClient, method)

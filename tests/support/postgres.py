@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 
+from pipeline.sweep import mark
 from tests.support.ports import HOST, worker_port
 
 USER = "slipway"
@@ -31,6 +32,7 @@ class Postgres:
 
     folder: Path
     port: int
+    owner: Path  # what ends all processes below this folder ends the server too
 
     @property
     def url(self) -> str:
@@ -82,16 +84,16 @@ class Postgres:
         as_other = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         done = subprocess.run(
             [*as_other, str(binaries / program), *arguments],
-            cwd=self.folder, capture_output=True, text=True, check=False,
+            cwd=self.folder, env={**os.environ, **mark(self.owner)}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + done.stdout
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """Run a new server as long as the block runs."""
+def running_postgres(owner: Path) -> Iterator[Postgres]:
+    """Run a new server as long as the block runs; its processes have the label of the folder `owner`."""
     folder = Path(tempfile.mkdtemp(prefix="slipway-postgres-"))  # pytest's own folders are closed to other users
-    server = Postgres(folder, worker_port())
+    server = Postgres(folder, worker_port(), owner)
     server.initialise()
     server.start()
     try:
