@@ -13,6 +13,7 @@ import psutil
 
 LABEL = "TESTS_BENCHMARK"  # in the environment of all processes that the measured command starts
 INTERVAL_S = 0.2  # no server is ready sooner, so none is missed
+LOOKS = 10  # at a process: one that has just been forked becomes a server only when it runs another program
 KINDS = {
     "Triton": re.compile(r"(^|/)tritonserver "),
     "MLflow": re.compile(r"-m mlflow server"),
@@ -29,7 +30,7 @@ class ServerCount:
     def __init__(self, run: str) -> None:
         self.run = run
         self.count: Counter[str] = Counter()
-        self._looked_at: set[tuple[int, float]] = set()
+        self._looks: Counter[tuple[int, float]] = Counter()
 
     def look(self) -> None:
         """Look at all processes once."""
@@ -42,14 +43,15 @@ class ServerCount:
                 self.count[kind] += 1
 
     def _kind(self, process: psutil.Process) -> str:
-        """The kind of server that a process is, if it was not counted before; else an empty string."""
+        """Return the kind of server that a process is, if it was not counted before; else an empty string."""
+        identity = (process.pid, process.create_time())
+        if self._looks[identity] >= LOOKS:
+            return ""
+        self._looks[identity] += 1
         found = next((kind for kind, pattern in KINDS.items() if pattern.search(" ".join(process.cmdline()))), "")
         if not found or process.environ().get(LABEL) != self.run:
             return ""
-        identity = (process.pid, process.create_time())
-        if identity in self._looked_at:
-            return ""
-        self._looked_at.add(identity)
+        self._looks[identity] = LOOKS
         parent = process.parent()
         is_fork = parent is not None and KINDS[found].search(" ".join(parent.cmdline()))
         return "" if is_fork else found
