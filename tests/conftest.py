@@ -20,6 +20,7 @@ from tests.support.postgres import Postgres, is_installed, running_postgres
 from tests.support.s3 import S3, running_s3
 from tests.support.servers import ServerGuard
 from tests.support.settings import CHECKOUT, own_settings
+from tests.tiers import HEAVY
 
 SERVERS = {"stack_settings", "airflow_settings", "shared_triton", "own_triton", "postgres"}  # fixtures
 TOOLS = {
@@ -60,6 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.stack)
         if "postgres" in fixtures:
             item.add_marker(pytest.mark.postgres)
+        if item.get_closest_marker("heavy"):
+            item.user_properties.append(HEAVY)  # JUnit reports have no marks
         for mark in missing.keys() & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.skip(reason=missing[mark]))
         if item.get_closest_marker("xdist_group") is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.tiers import Case, closing_line, read_cases, slowest
+from tests.tiers import HEAVY, REPORT, Case, closing_line, read_cases, slowest
 
 TESTS = """
 import pytest
 
 def test_passes(): pass
+
+@pytest.fixture
+def marked(record_property): record_property("mark", "heavy")
+
+def test_is_heavy(marked): pass
 
 def test_skips(): pytest.skip("no reason")
 
@@ -36,23 +42,42 @@ def test_cannot_be_torn_down(broken): pass
 """
 
 
+def run_pytest(folder: Path, report: Path, workers: int) -> int:
+    """Run the tests of a folder with no plugin but pytest-xdist; return pytest's exit code."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "xdist",
+        f"-n{workers}",
+        "--dist=loadgroup",
+        f"--junitxml={report}",
+    ]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(
+        [*command, *REPORT], cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=False
+    ).returncode
+
+
 def test_a_report_of_pytest_is_read(tmp_path: Path) -> None:
     (tmp_path / "test_of_each_kind.py").write_text(TESTS)
     report = tmp_path / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-p", "no:deepeval", "-n1", "--dist=loadgroup", f"--junitxml={report}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert run_pytest(tmp_path, report, workers=1) == 1
     name = "test_of_each_kind.py::test_"
     cases = read_cases(report)
     assert {case.name: case.outcome for case in cases} == {
         f"{name}passes": "passed",
+        f"{name}is_heavy": "passed",
         f"{name}skips": "skipped",
         f"{name}has_a_group[a@b]": "failed",
         f"{name}has_a_group[c]": "passed",
         f"{name}has_subtests": "failed",
         f"{name}cannot_be_torn_down": "error",
     }
-    assert closing_line(cases, 61.5, lost=True).strip("= ") == "2 failed, 2 passed, 1 skipped, 1 error in 61.50s"
+    assert HEAVY == ("mark", "heavy")
+    assert [case.name for case in cases if case.is_heavy] == [f"{name}is_heavy"]
+    assert closing_line(cases, 61.5, lost=True).strip("= ") == "2 failed, 3 passed, 1 skipped, 1 error in 61.50s"
 
 
 @pytest.mark.parametrize(
@@ -100,8 +125,7 @@ def test_one_worker_runs_the_tests_of_a_group(tmp_path: Path) -> None:
     (tmp_path / "test_groups.py").write_text(GROUPS)
     (tmp_path / "conftest.py").write_text(CONFTEST)
     report = tmp_path / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-p", "no:deepeval", "-n2", "--dist=loadgroup", f"--junitxml={report}"]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert run_pytest(tmp_path, report, workers=2) == 0
     pairs = {(one.get("name"), one.get("value")) for one in ElementTree.parse(report).iter("property")}
     assert sorted(group for group, _ in pairs) == ["one", "two"]
     assert len({worker for _, worker in pairs}) == 2

@@ -24,6 +24,8 @@ from pipeline.process import cores
 ROOT = Path(__file__).resolve().parents[1]
 SLOWEST = 25
 WORKERS = 4  # each has servers of its own: about 2 GiB of memory
+REPORT = ("-o", "junit_duration_report=total", "-o", "junit_family=xunit1")  # seconds of set-ups too; names of files
+HEAVY = ("mark", "heavy")  # the property of a report by which a test with this mark is known
 INTERRUPTED = 2  # pytest's exit code
 
 
@@ -42,6 +44,7 @@ class Case:
     name: str
     outcome: Literal["passed", "failed", "error", "skipped"]
     seconds: float
+    is_heavy: bool = False
 
 
 NO_SERVER = Pass("without servers", "not stack")
@@ -84,7 +87,7 @@ def main(
 def _run(one: Pass, report: Path, coverage: bool, options: Sequence[str]) -> int:
     workers = str(min(cores(), WORKERS))
     command = [sys.executable, "-m", "pytest", "-m", one.marks, "-n", workers, "--dist", "loadgroup"]
-    command += [f"--junitxml={report}", "-o", "junit_duration_report=total", *options]
+    command += [f"--junitxml={report}", *REPORT, *options]
     if coverage:
         command += ["--cov", "--cov-append", "--cov-report="]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""}) as pytest:
@@ -109,10 +112,12 @@ def read_cases(report: Path) -> list[Case]:
     """Return the tests of a JUnit report; a test with two entries, as for a failed tear-down, has the worse outcome."""
     found: dict[str, Case] = {}
     for element in ElementTree.parse(report).iter("testcase"):
-        name = f"{element.get('classname', '').replace('.', '/')}.py::{without_group(element.get('name', ''))}"
+        name = f"{element.get('file', '')}::{without_group(element.get('name', ''))}"
+        properties = {(one.get("name"), one.get("value")) for one in element.iter("property")}
         children = {child.tag for child in element}
         outcome = next((tag for tag in ("failure", "error", "skipped") if tag in children), "passed")
-        case = Case(name, "failed" if outcome == "failure" else outcome, float(element.get("time", 0)))  # type: ignore[arg-type]
+        ended = "failed" if outcome == "failure" else outcome
+        case = Case(name, ended, float(element.get("time", 0)), HEAVY in properties)  # type: ignore[arg-type]
         before = found.get(name)
         if before is not None and before.outcome in ("failed", "error"):
             case = before

@@ -30,7 +30,9 @@ class TierRun(BaseModel):
     pass_seconds: dict[str, float]  # the sum over all workers
     folders: dict[str, FolderCost]
     servers: dict[str, int]
-    slow: dict[str, float]  # tests of the pass without servers that take more than LIMIT_S
+    slow: dict[
+        str, float
+    ]  # tests of the pass without servers, and without the mark `heavy`, that take more than LIMIT_S
 
 
 class Measurement(BaseModel):
@@ -69,7 +71,11 @@ def summarise(
         pass_seconds={name: round(sum(case.seconds for case in found), 1) for name, found in passes.items()},
         folders=dict(sorted(folders.items())),
         servers=servers,
-        slow={case.name: round(case.seconds, 2) for case in passes.get(unmarked, ()) if case.seconds > LIMIT_S},
+        slow={
+            case.name: round(case.seconds, 2)
+            for case in passes.get(unmarked, ())
+            if case.seconds > LIMIT_S and not case.is_heavy
+        },
     )
 
 

@@ -179,6 +179,7 @@ assert not {"great_expectations", "pandas"} & sys.modules.keys(), sorted(sys.mod
 """
 
 
+@pytest.mark.heavy
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """Two million more rows, 320 MB of numbers, cost a few; and Great Expectations is not imported."""
     names = [f"x{at}" for at in range(20)]

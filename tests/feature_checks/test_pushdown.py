@@ -211,6 +211,7 @@ def readable(kind: str, kwargs: dict[str, Any]) -> bool:
     return True
 
 
+@pytest.mark.heavy
 @settings(
     max_examples=12,
     deadline=None,

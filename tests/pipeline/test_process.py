@@ -86,6 +86,7 @@ def test_what_is_imported_ahead_is_there() -> None:
     assert not is_installed("torch.none")
 
 
+@pytest.mark.heavy
 def test_an_export_of_a_network_imports_what_is_imported_ahead_of_it() -> None:
     model, *others = EXPORT["torch"]
     assert model == "training.models.neural"  # whose class the exported module has

@@ -33,7 +33,7 @@ TASKS = ("binary", "multiclass", "regression")
 OUTPUT = {"binary": ("probabilities", 2), "multiclass": ("probabilities", 3), "regression": ("prediction", 1)}
 
 
-@pytest.mark.parametrize("kind", ["xgboost", "torch"])
+@pytest.mark.parametrize("kind", ["xgboost", pytest.param("torch", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("task", TASKS)
 def test_one_graph_from_raw_columns_to_the_answer(kind: str, task: str, table: Callable, candidate: Callable) -> None:
     native, (_, schema, tensors) = candidate(kind, task), table(task)

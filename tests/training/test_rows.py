@@ -181,6 +181,7 @@ candidates:
 """
 
 
+@pytest.mark.heavy
 def test_a_step_with_little_memory_tunes_on_a_sample_and_fits_on_all(
     table: Callable,
     tracked: Settings,
@@ -256,6 +257,7 @@ for rows in map(int, sys.argv[2:]):
 """
 
 
+@pytest.mark.heavy
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """Eight times the rows, whose matrix alone is 27 MiB more, take little more memory: from the source to the trees."""
     done = subprocess.run(

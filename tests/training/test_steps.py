@@ -86,6 +86,7 @@ def test_refused_rows_are_not_trained_on(tracked: Settings, tmp_path: Path) -> N
         train(spec, dataset, report, run)
 
 
+@pytest.mark.heavy
 def test_from_snapshot_to_the_winner(tracked: Settings, tmp_path: Path) -> None:
     spec = spec_of("winner")
     run = run_of(tracked, spec, tmp_path)
