@@ -125,7 +125,7 @@ def page(before: Measurement | None, after: Sequence[Measurement]) -> str:
 
 
 def _folder(name: str) -> str:
-    return Path(name).parent.as_posix()
+    return Path(name.partition("::")[0]).parent.as_posix()
 
 
 def _counts(counts: dict[str, int]) -> str:
