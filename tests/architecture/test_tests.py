@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "tests").rglob("*.py"))}
-CLOCKS = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time", "time_ns"}
+CLOCKS = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time", "time", "time_ns"}
 BY_NAME = {"getattr", "setattr", "hasattr", "delattr", "patch", "object"}  # calls that name an attribute by a string
 Nodes = Sequence[ast.AST]
 Law = Callable[[str, Nodes], Iterator[str]]
