@@ -13,6 +13,7 @@ for _name, _value in {
     "DEEPEVAL_DISABLE_TIMEOUTS": "1",  # three minutes for all gates together; each has a deadline of its own
 }.items():
     os.environ.setdefault(_name, _value)
+_FILES = os.environ.pop("DEEPEVAL_FILE_SYSTEM", "READ_ONLY")  # while it is set, an import prints a warning on stdout
 
 from deepeval import evaluate, metrics
 from deepeval.errors import DeepEvalError
@@ -22,7 +23,7 @@ from deepeval.metrics.g_eval.utils import Rubric
 from deepeval.models import DeepEvalBaseLLM
 from deepeval.test_case import LLMTestCase, SingleTurnParams
 
-os.environ.setdefault("DEEPEVAL_FILE_SYSTEM", "READ_ONLY")  # told before, it would greet whoever imports it
+os.environ["DEEPEVAL_FILE_SYSTEM"] = _FILES
 
 __all__ = [
     "AsyncConfig", "BaseMetric", "CacheConfig", "DeepEvalBaseLLM", "DeepEvalError", "DisplayConfig", "ErrorConfig",

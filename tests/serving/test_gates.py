@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
@@ -277,3 +280,11 @@ def test_nothing_is_written_and_nothing_is_said(
     verdict(QualityGate, evidence())
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr().out == ""
+
+
+def test_the_import_of_deepeval_leaves_stdout_alone() -> None:
+    code = "import os, sys, serving.gates.evals; print(os.environ['DEEPEVAL_FILE_SYSTEM'], file=sys.stderr)"
+    for given in ({}, {"DEEPEVAL_FILE_SYSTEM": "READ_ONLY"}):
+        environment = {name: value for name, value in os.environ.items() if name != "DEEPEVAL_FILE_SYSTEM"} | given
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr.splitlines()[-1]) == ("", "READ_ONLY")
