@@ -27,7 +27,10 @@ TOOLS = {
     "helm": ((CHECKOUT / ".tools" / "helm").is_file, "no helm here: make env"),
     "postgres": (is_installed, "no PostgreSQL here: apt-get install postgresql"),
     "buildah": (lambda: shutil.which("buildah") is not None, "no buildah here: apt-get install buildah"),
-    "cluster": (lambda: Path(os.environ.get("KUBECONFIG", "")).is_file(), "KUBECONFIG names no file of a cluster"),
+    "cluster": (
+        lambda: any(Path(name).is_file() for name in os.environ.get("KUBECONFIG", "").split(os.pathsep)),
+        "KUBECONFIG names no file of a cluster",
+    ),
 }
 guard = ServerGuard()
 
@@ -83,12 +86,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         report.duration = 0.0
 
 
-@pytest.fixture(autouse=True)
-def _no_server(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Refuse servers to tests without the mark `stack`."""
-    guard.test = "" if request.node.get_closest_marker("stack") else request.node.nodeid
-    yield
-    guard.test = ""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Refuse servers to tests without the mark `stack`, and to their fixtures of any scope."""
+    guard.test = "" if item.get_closest_marker("stack") else item.nodeid
+    try:
+        return (yield)
+    finally:
+        guard.test = ""
 
 
 @pytest.hookimpl(trylast=True)  # after the fixtures of the session

@@ -26,7 +26,11 @@ SLOWEST = 25
 WORKERS = 4  # each has servers of its own: about 2 GiB of memory
 REPORT = ("-o", "junit_duration_report=total", "-o", "junit_family=xunit1")  # seconds of set-ups too; names of files
 HEAVY = ("mark", "heavy")  # the property of a report by which a test with this mark is known
-INTERRUPTED = 2  # pytest's exit code
+STOPPED = 130  # the exit code of a tier that a signal has ended
+
+
+Outcome = Literal["passed", "failed", "error", "skipped"]
+OUTCOMES: dict[str, Outcome] = {"failure": "failed", "error": "error", "skipped": "skipped"}  # by JUnit's tags
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Case:
     """How one test ended, and the seconds of its set-up, call and tear-down."""
 
     name: str
-    outcome: Literal["passed", "failed", "error", "skipped"]
+    outcome: Outcome
     seconds: float
     is_heavy: bool = False
 
@@ -66,37 +70,65 @@ def main(
     with tempfile.TemporaryDirectory() as temporary:
         folder = reports or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        begin, code = time.monotonic(), 0
+        files = [report_file(folder, tier, number) for number in range(len(TIERS[tier]))]
+        for file in files:
+            file.unlink(missing_ok=True)
         if coverage:
             _coverage("erase")
-        files = [report_file(folder, tier, number) for number in range(len(TIERS[tier]))]
-        for one, file in zip(TIERS[tier], files, strict=True):
-            print(f"\n== {one.name} (-m {one.marks!r})", flush=True)
-            ended = _run(one, file, coverage, options or [])
-            code = code or ended
-            if ended == INTERRUPTED:
-                break
+        runner, begin = _Runner(coverage, options or []), time.monotonic()
+        results = [runner.run(one, file) for one, file in zip(TIERS[tier], files, strict=True)]
         if coverage:
             _coverage("report", "--skip-covered")
-        cases = [case for file in files if file.is_file() for case in read_cases(file)]
+        cases = [case for result in results for case in result.cases]
         print(*slowest(cases), sep="\n")
-        print(closing_line(cases, time.monotonic() - begin, lost=code != 0), flush=True)
-    raise typer.Exit(code)
+        print(closing_line(cases, time.monotonic() - begin, sum(result.is_lost for result in results)), flush=True)
+    raise typer.Exit(next((result.code for result in results if result.code), 0))
 
 
-def _run(one: Pass, report: Path, coverage: bool, options: Sequence[str]) -> int:
-    workers = str(min(cores(), WORKERS))
-    command = [sys.executable, "-m", "pytest", "-m", one.marks, "-n", workers, "--dist", "loadgroup"]
-    command += [f"--junitxml={report}", *REPORT, *options]
-    if coverage:
-        command += ["--cov", "--cov-append", "--cov-report="]
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""}) as pytest:
-        signal.signal(signal.SIGTERM, lambda *_: pytest.terminate())  # it ends the servers of its workers
-        while True:
-            try:
-                return pytest.wait()
-            except KeyboardInterrupt:  # the terminal has told pytest too
-                continue
+@dataclass(frozen=True)
+class _Result:
+    """How a pass ended: pytest's exit code, and the tests of its report."""
+
+    code: int
+    cases: list[Case]
+
+    @property
+    def is_lost(self) -> bool:
+        """The pass ended with an error that no test shows."""
+        return self.code != 0 and not any(case.outcome in ("failed", "error") for case in self.cases)
+
+
+class _Runner:
+    """Run passes one after the other; a signal ends the one under way, with its servers, and starts no further one."""
+
+    def __init__(self, coverage: bool, options: Sequence[str]) -> None:
+        self.coverage, self.options = coverage, options
+        self.is_stopped = False
+        self.pytest: subprocess.Popen[bytes] | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def run(self, one: Pass, report: Path) -> _Result:
+        """Run one pass and read its report."""
+        if self.is_stopped:
+            return _Result(STOPPED, [])
+        print(f"\n== {one.name} (-m {one.marks!r})", flush=True)
+        command = [sys.executable, "-m", "pytest", "-m", one.marks, "-n", str(min(cores(), WORKERS))]
+        command += ["--dist", "loadgroup", f"--junitxml={report}", *REPORT, *self.options]
+        if self.coverage:
+            command += ["--cov", "--cov-append", "--cov-report="]
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+        # in a group of its own: Ctrl-C of a terminal reaches it once, by way of this process
+        with subprocess.Popen(command, cwd=ROOT, env=environment, process_group=0) as self.pytest:
+            if self.is_stopped:
+                self.pytest.terminate()
+            code = self.pytest.wait()
+        return _Result(STOPPED if self.is_stopped else code, read_cases(report))
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        if self.pytest is not None and not self.is_stopped:
+            self.pytest.terminate()  # a second signal would cut its cleaning up short
+        self.is_stopped = True
 
 
 def _coverage(*arguments: str) -> None:
@@ -109,19 +141,22 @@ def report_file(folder: Path, tier: str, number: int) -> Path:
 
 
 def read_cases(report: Path) -> list[Case]:
-    """Return the tests of a JUnit report; a test with two entries, as for a failed tear-down, has the worse outcome."""
+    """Return the tests of a JUnit report; a test with two entries, as for a failed tear-down, has the worse outcome.
+
+    A report that is missing or cut off, since pytest was killed, has no tests.
+    """
+    try:
+        elements = list(ElementTree.parse(report).iter("testcase"))
+    except (FileNotFoundError, ElementTree.ParseError):
+        return []
     found: dict[str, Case] = {}
-    for element in ElementTree.parse(report).iter("testcase"):
+    for element in elements:
         name = f"{element.get('file', '')}::{without_group(element.get('name', ''))}"
         properties = {(one.get("name"), one.get("value")) for one in element.iter("property")}
-        children = {child.tag for child in element}
-        outcome = next((tag for tag in ("failure", "error", "skipped") if tag in children), "passed")
-        ended = "failed" if outcome == "failure" else outcome
-        case = Case(name, ended, float(element.get("time", 0)), HEAVY in properties)  # type: ignore[arg-type]
+        outcome = next((OUTCOMES[child.tag] for child in element if child.tag in OUTCOMES), "passed")
+        case = Case(name, outcome, float(element.get("time", 0)), HEAVY in properties)
         before = found.get(name)
-        if before is not None and before.outcome in ("failed", "error"):
-            case = before
-        found[name] = case
+        found[name] = before if before is not None and before.outcome in ("failed", "error") else case
     return list(found.values())
 
 
@@ -136,21 +171,13 @@ def slowest(cases: Sequence[Case]) -> list[str]:
     return [f"\n== the {len(worst)} slowest tests", *(f"{case.seconds:8.2f} s  {case.name}" for case in worst)]
 
 
-def closing_line(cases: Sequence[Case], seconds: float, lost: bool) -> str:
-    """Return the last line in pytest's form; `lost`: a pass ended with an error, which no test may show."""
+def closing_line(cases: Sequence[Case], seconds: float, lost: int) -> str:
+    """Return the last line in pytest's form; `lost` passes ended with an error that no test shows."""
     outcomes = [case.outcome for case in cases]
-    failed, errors = outcomes.count("failed"), outcomes.count("error")
-    if lost and not failed + errors:
-        errors = 1  # a pass that ended before its report
-    counts = {
-        "failed": failed,
-        "passed": outcomes.count("passed"),
-        "skipped": outcomes.count("skipped"),
-        "errors": errors,
-    }
-    parts = [
-        f"{count} {'error' if name == 'errors' and count == 1 else name}" for name, count in counts.items() if count
-    ]
+    errors = outcomes.count("error") + lost
+    counts = {name: outcomes.count(name) for name in ("failed", "passed", "skipped")}
+    counts["error" if errors == 1 else "errors"] = errors
+    parts = [f"{count} {name}" for name, count in counts.items() if count]
     text = f"{', '.join(parts) or 'no tests ran'} in {seconds:.2f}s"
     return f"{f' {text} ':=^80}"
 

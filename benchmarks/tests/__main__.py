@@ -53,8 +53,8 @@ def main(
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{tier}.json").write_text(measurement.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    text = write_page(out)
-    console.print(text, markup=False)
+    console.print(write_page(out), markup=False)
+    raise typer.Exit(next((run.code for run in runs if run.code), 0))
 
 
 def write_page(out: Path) -> str:
@@ -81,15 +81,11 @@ def _run(tier: str, seed: int | None, coverage: bool) -> tuple[TierRun, list[Cas
             command += ["--coverage"]
         begin = time.monotonic()
         with counted_servers(label) as servers:
-            subprocess.run(command, cwd=ROOT, check=False)
+            code = subprocess.run(command, cwd=ROOT, check=False).returncode
         seconds = time.monotonic() - begin
-        passes = {
-            one.name: read_cases(file)
-            for number, one in enumerate(TIERS[tier])
-            if (file := report_file(reports, tier, number)).is_file()
-        }
+        passes = {one.name: read_cases(report_file(reports, tier, number)) for number, one in enumerate(TIERS[tier])}
     return (
-        summarise(passes, seconds, load, dict(servers), NO_SERVER.name),
+        summarise(passes, code, seconds, load, dict(servers), NO_SERVER.name),
         [case for found in passes.values() for case in found],
     )
 

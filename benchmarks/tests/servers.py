@@ -51,10 +51,17 @@ class ServerCount:
         found = next((kind for kind, pattern in KINDS.items() if pattern.search(" ".join(process.cmdline()))), "")
         if not found or process.environ().get(LABEL) != self.run:
             return ""
-        self._looks[identity] = LOOKS
         parent = process.parent()
-        is_fork = parent is not None and KINDS[found].search(" ".join(parent.cmdline()))
+        is_fork = parent is not None and KINDS[found].search(_command_line(parent))
+        self._looks[identity] = LOOKS
         return "" if is_fork else found
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
 
 
 @contextmanager

@@ -24,6 +24,7 @@ class FolderCost(BaseModel):
 class TierRun(BaseModel):
     """One run of a tier."""
 
+    code: int = 0  # exit code of the tier
     seconds: float
     load: float  # the load average of one minute, before
     outcomes: dict[str, int]
@@ -47,12 +48,13 @@ class Measurement(BaseModel):
 
 
 def summarise(
-    passes: dict[str, Sequence[Case]], seconds: float, load: float, servers: dict[str, int], unmarked: str
+    passes: dict[str, Sequence[Case]], code: int, seconds: float, load: float, servers: dict[str, int], unmarked: str
 ) -> TierRun:
     """Return the cost of one run.
 
     Args:
         passes: the tests of each pass, by the name of the pass.
+        code: exit code of the tier.
         seconds: wall-clock seconds of the whole run.
         load: load average before the run.
         servers: started servers by kind.
@@ -65,6 +67,7 @@ def summarise(
         cost.tests += 1
         cost.seconds = round(cost.seconds + case.seconds, 2)
     return TierRun(
+        code=code,
         seconds=round(seconds, 1),
         load=round(load, 2),
         outcomes=dict(Counter(case.outcome for case in cases)),
@@ -106,7 +109,7 @@ def page(before: Measurement | None, after: Sequence[Measurement]) -> str:
             f"Wall-clock seconds of {len(times)} runs: minimum {min(times):.0f}, median {median(times):.0f}, "
             f"maximum {max(times):.0f}; load average before each: {', '.join(f'{run.load:.1f}' for run in one.runs)}.",
             "",
-            f"Outcomes: {'; '.join(_counts(run.outcomes) for run in one.runs)}.",
+            f"Outcomes: {'; '.join(f'{_counts(run.outcomes)} (exit code {run.code})' for run in one.runs)}.",
             "",
             f"Servers started: {'; '.join(_counts(run.servers) or 'none' for run in one.runs)}.",
             "",

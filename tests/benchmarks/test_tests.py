@@ -46,7 +46,7 @@ def _is_server(process: psutil.Process) -> bool:
 
 
 def test_costs_are_summed_by_folder_and_heavy_tests_have_no_limit() -> None:
-    run = summarise({"fast": CASES}, 10.0, 0.5, {"Triton": 1}, unmarked="fast")
+    run = summarise({"fast": CASES}, 0, 10.0, 0.5, {"Triton": 1}, unmarked="fast")
     assert {name: (cost.tests, cost.seconds) for name, cost in run.folders.items()} == {
         "tests/a": (2, 8.0),
         "tests/b": (1, 9.0),
@@ -62,7 +62,7 @@ def test_a_test_that_does_not_end_alike_is_named() -> None:
 
 
 def test_the_page_has_each_measurement() -> None:
-    run = summarise({"fast": CASES}, 10.0, 0.5, {"Triton": 1}, unmarked="fast")
+    run = summarise({"fast": CASES}, 0, 10.0, 0.5, {"Triton": 1}, unmarked="fast")
     shown = {"order": "random order", "machine": "m", "commit": "c", "differing": {}}
     before, after = (Measurement(tier=tier, runs=[run, run], **shown) for tier in ("before", "all"))
     text = page(before, [after])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from functools import cache
@@ -21,7 +22,7 @@ def worker_ports(number: int) -> tuple[int, ...]:
     Raises:
         RuntimeError: fewer ports are free, or other runs of the tests have all ranges.
     """
-    _, first = _range()
+    _, first = _range(os.getpid())
     found: list[int] = []
     for _ in range(SIZE):
         if len(found) == number:
@@ -38,10 +39,10 @@ def worker_port() -> int:
 
 
 @cache
-def _range() -> tuple[FileLock, int]:
+def _range(_process: int) -> tuple[FileLock, int]:
     """Return the first port of a range that no other process has, and the lock that keeps it until this one ends."""
     for number in range(RANGES):
-        lock = FileLock(Path(tempfile.gettempdir()) / f"slipway-test-ports-{number}.lock", timeout=0)
+        lock = FileLock(Path(tempfile.gettempdir()) / f"slipway-test-ports-{os.getuid()}-{number}.lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:
