@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.graph import STEPS
 from pipeline.supervisor import Supervisor
+from serving.register import CHAMPION
 from tests.chaos.lines import agreed, ledger, promoted, ready, weight
 from tests.chaos.world import World, results
 
@@ -95,9 +96,13 @@ def test_mlflow_killed_during_a_promotion(world: World) -> None:
     name = "promoted_without_mlflow"
     promoted(world, name, 1, None)
     ready(world, name, "r2", weight(2), 1)
-    child = world.start("promote", name, "r2")
-    time.sleep(world.draw.uniform(0.1, 0.6))
+    child = world.start("promote", name, "r2", at="registered-models/alias", pauses=True)
+    child.wait_for_pause()
+    run = world.run(name, "r2")
+    assert run.registry.alias(name, CHAMPION) == 1  # the promotion is half done: the ledger has it, MLflow does not
+    assert ledger(run, name)[-1] == ("promotion", 2)
     kill_mlflow(world)
+    child.resume()
     ended = child.end()
     assert ended.code in (0, 1), ended.said
     assert "Traceback" not in ended.said, ended.said

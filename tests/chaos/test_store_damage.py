@@ -100,14 +100,15 @@ def read_damaged(world: World, what: str, damage: str) -> None:
             if what == "spec.json" and damage == "lost":
                 continue  # it is pinned again
             function = getattr(importlib.import_module(step.module), step.name)
-            with pytest.raises(SlipwayError) as told:
+            with pytest.raises(SlipwayError) as refused:
                 execute(function, pin_spec(at, spec), at)
-            assert isinstance(told.value, Invalid), told.value
-            for problem in told.value.problems:
+            assert isinstance(refused.value, Invalid), refused.value
+            for problem in refused.value.problems:
                 assert problem.remedy, problem
                 assert "\n" not in str(problem)
-            said = str(told.value)
-            assert any(part in said for part in (path.name, path.parent.name, what.removesuffix(".json"))), said
+            message = str(refused.value)
+            names = (path.name, path.parent.name, what.removesuffix(".json"))
+            assert any(name in message for name in names), message
     finally:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -124,12 +125,12 @@ def test_a_ledger_that_was_tampered_with_moves_nothing(
         with subtests.test(damage):
             try:
                 DAMAGES[damage](entry)
-                with pytest.raises(Invalid) as told:
+                with pytest.raises(Invalid) as refused:
                     rollback(run, "calm")
-                assert "Traceback" not in str(told.value)
-                assert "calm" in str(told.value)
+                assert "Traceback" not in str(refused.value)
+                assert "calm" in str(refused.value)
             finally:
                 entry.write_bytes(content)
             assert answer(world.settings, "calm") == served
-            with pytest.raises(Invalid, match="no version before"):  # whole again, it says what is so
+            with pytest.raises(Invalid, match="no version before"):  # the restored audit log gives the true reason
                 rollback(run, "calm")

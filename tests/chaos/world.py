@@ -57,21 +57,34 @@ class World:
         return Run(run_id, name, settings or self.settings, self.settings.specs_dir / f"{name}.yaml")
 
     def start(
-        self, step: str, name: str, run_id: str, at: int | str = 0, settings: Settings | None = None, **env: str
+        self,
+        step: str,
+        name: str,
+        run_id: str,
+        at: int | str = 0,
+        settings: Settings | None = None,
+        pauses: bool = False,
+        **env: str,
     ) -> Child:
-        """The step as Airflow starts it; with `at`, killed before its write of that number."""
+        """Start the step as Airflow does; with `at`, it is killed before that write, or with `pauses` waits there."""
         found = next(item for item in STEPS if item.name == step)
         argv = ["--spec", str(self.settings.specs_dir / f"{name}.yaml"), "--run", run_id]
         argv += ["--candidate", "xgboost"] if found.per_candidate else []
-        return self.child(found.module, argv, at, settings, **env)
+        return self.child(found.module, argv, at, settings, pauses, **env)
 
     def child(
-        self, module: str, argv: list[str], at: int | str = 0, settings: Settings | None = None, **env: str
+        self,
+        module: str,
+        argv: list[str],
+        at: int | str = 0,
+        settings: Settings | None = None,
+        pauses: bool = False,
+        **env: str,
     ) -> Child:
         self.count += 1
         log = self.logs / f"{self.count}-{module}.log"
         env = {**variables(settings or self.settings), **env}
-        return Child(module, argv, env, log, str(self.settings.home), at)
+        return Child(module, argv, env, log, str(self.settings.home), at, pauses)
 
     def step(self, step: str, name: str, run_id: str, **options: object) -> Ended:
         return self.start(step, name, run_id, **options).end()  # type: ignore[arg-type]

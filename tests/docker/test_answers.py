@@ -65,12 +65,12 @@ class Said:
 @contextmanager
 def saying() -> Iterator[Said]:
     """Run a server as long as the block runs."""
-    told = Said()
+    server_state = Said()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, content = told.reply(self.path, json.loads(body) if body else None)
+            status, content = server_state.reply(self.path, json.loads(body) if body else None)
             text = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
@@ -87,16 +87,16 @@ def saying() -> Iterator[Said]:
             return  # who asked has gone
 
     with Server((HOST, 0), Handler) as server:
-        told.port = server.server_port
+        server_state.port = server.server_port
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield told
+        yield server_state
         server.shutdown()
 
 
 @pytest.fixture
 def said() -> Iterator[Said]:
-    with saying() as told:
-        yield told
+    with saying() as server_state:
+        yield server_state
 
 
 def answers(port: int) -> tuple[int, str]:

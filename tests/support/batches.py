@@ -1,4 +1,4 @@
-"""What the steps go through in batches, at once: for tests whose rows are few."""
+"""Read at once what the steps read in batches, for tests with few rows."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from pipeline.spec import Data, Task
 
 
 def read_source(data: Data, base: Path) -> pd.DataFrame:
-    """Every row of a source."""
+    """Return every row of a source."""
     return pd.concat(read_batches(data, base), ignore_index=True)
 
 
 def read_rows(run: Run, dataset: DatasetRef) -> pd.DataFrame:
-    """Every row of a snapshot, in its order."""
+    """Return every row of a snapshot, in its order."""
     return pd.concat(row_batches(run, dataset), ignore_index=True)
 
 
 def infer_rows(
     frame: pd.DataFrame, data: Data, task: Task, where: str, gates: Gates | None = None
 ) -> tuple[pd.DataFrame, RowSchema, tuple[Finding, ...]]:
-    """The typed rows, their schema and findings."""
+    """Return the typed rows, their schema and findings."""
     found = infer([frame], data, task, where, gates)
     return next(iter(found)), found.schema, found.findings
 
 
 def guess_kind(series: pd.Series) -> ColumnKind:
-    """The kind that a column's values suggest."""
+    """Return the kind that a column's values suggest."""
     guess = Guess(str(series.name))
     guess.see(series)
     return guess.kind

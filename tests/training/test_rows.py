@@ -28,6 +28,7 @@ from pipeline.target import encode_target
 from pipeline.tensors import to_tensors
 from tests.support.tracking import mlflow_client
 from training import snapshot as step
+from training.evaluate import evaluate
 from training.export import export
 from training.features import fit_features
 from training.models.base import Fold, Trainer, load_candidate
@@ -201,6 +202,9 @@ def test_a_step_with_little_memory_tunes_on_a_sample_and_fits_on_all(
         dataset = snapshot(spec, run)
         _, rows = split_rows(run, dataset, spec.split)
         target, tensors = encode_target(rows, dataset.row_schema), to_tensors(rows, dataset.row_schema)
+        with run.store.whole(dataset.key) as path:
+            assert len(list(TrainingRows.of(path, dataset, spec.split, ALL).matrices())) > 2
+        graphs = []
         losses[name] = {}
         for candidate in spec.candidates:
             one = replace(run, candidate=candidate.name)
@@ -212,7 +216,12 @@ def test_a_step_with_little_memory_tunes_on_a_sample_and_fits_on_all(
             native = load_candidate(one, model)
             losses[name][candidate.name] = scores(dataset.row_schema, target, native.predict(tensors))["log_loss"]
             if name == "little_memory":  # a model that was fitted in batches is exported as others are
-                assert export(spec, dataset, model, one).passed
+                graphs.append(export(spec, dataset, model, one))
+                assert graphs[-1].passed
+        if name == "little_memory":  # the losses are those of the exported graphs
+            evaluation = evaluate(spec, dataset, tuple(graphs), run)
+            assert all(score.passed for score in evaluation.scores)
+            losses[name] = {score.candidate: score.metrics["log_loss"] for score in evaluation.scores}
     assert f"of {dataset.train_rows} rows that fit in 0.0005 GiB" in caplog.text
     for candidate, loss in losses["much_memory"].items():
         assert losses["little_memory"][candidate] < loss + 0.1
