@@ -13,7 +13,7 @@ from tests.serving.real_triton import RealTriton, model, running
 
 @pytest.fixture
 def save_graph() -> Callable[..., None]:
-    """Write a graph of nodes as model.onnx of a version."""
+    """Return a function that writes a graph of nodes as model.onnx of a version."""
 
     def save(folder: Path, nodes: list, inputs: list, outputs: list, constants: list) -> None:
         folder.mkdir(parents=True)
@@ -24,14 +24,14 @@ def save_graph() -> Callable[..., None]:
 
 @pytest.fixture
 def own_triton(tmp_path: Path) -> Iterator[RealTriton]:
-    """A server for one test, not started."""
+    """Return a server for one test, not started."""
     with running(tmp_path / "home", {}) as triton:
         yield triton
 
 
 @pytest.fixture(scope="session")
 def shared_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTriton]:
-    """A server for tests that take model names of their own, started with an empty repository."""
+    """Start a server with an empty repository, for tests that take model names of their own."""
     with running(tmp_path_factory.mktemp("triton") / "home", {}) as triton:
         triton.start()
         yield triton

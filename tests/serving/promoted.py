@@ -22,6 +22,8 @@ from serving.triton import TritonClient
 from tests.serving.chain import Chain, chain
 from tests.serving.known import PASSED, native
 
+WEIGHTS = (1.0, 2.0, 3.0, 4.0)
+
 
 def answers_as(one: Chain) -> bool:
     """Return whether the serving Triton answers the held-out rows as the model of this run does."""
@@ -60,7 +62,7 @@ class Logged:
 
 
 @dataclass
-class Line:
+class PromotedModel:
     """One model and the runs of its versions."""
 
     settings: Settings
@@ -70,8 +72,10 @@ class Line:
     runs: dict[str, Chain] = field(default_factory=dict)
 
     def new(self) -> Chain:
-        """Return a new run, whose model answers differently from the champion's."""
-        weight = 3.0 if self.runs and self.champion.weight == 1.0 else 1.0
+        """Return a new run; its model answers differently from the champion's and from those of the last two runs."""
+        used = [run.weight for run in reversed(self.runs.values())]
+        free = [weight for weight in WEIGHTS if not used or weight != self.champion.weight]
+        weight = max(free, key=lambda each: used.index(each) if each in used else len(used))
         run_id = f"r{len(self.runs) + 1}"
         self.runs[run_id] = self.logged.chain(self.settings, self.folder, self.name, run_id, weight)
         return self.runs[run_id]
@@ -108,45 +112,50 @@ class Line:
 
 
 @dataclass
-class Lines:
+class PromotedModels:
     """The models of a worker, of which the last is in use."""
 
     settings: Settings
     folder: Callable[[str], Path]
     logged: Logged
-    models: list[Line] = field(default_factory=list)
+    models: list[PromotedModel] = field(default_factory=list)
 
-    def intact(self) -> Line:
+    def intact(self) -> PromotedModel:
         """Return the model in use; a new one when a failed test has left it half-way."""
         if not self.models or not self.models[-1].is_intact():
-            line = Line(self.settings, self.folder("line"), f"line_{len(self.models)}", self.logged)
-            first = line.new()
+            name = f"promoted_{len(self.models)}"
+            model = PromotedModel(self.settings, self.folder("promoted"), name, self.logged)
+            first = model.new()
             first.promote(*first.ready())
-            self.models.append(line)
+            self.models.append(model)
         return self.models[-1]
 
 
 @pytest.fixture(scope="session", name="logged_models")
 def logged_models_fixture() -> Logged:
+    """Share the logged models of a worker."""
     return Logged()
 
 
-@pytest.fixture(scope="session", name="lines")
-def lines_fixture(stack_settings: Settings, tmp_path_factory: pytest.TempPathFactory, logged_models: Logged) -> Lines:
-    return Lines(stack_settings, tmp_path_factory.mktemp, logged_models)
+@pytest.fixture(scope="session", name="promoted_models")
+def promoted_models_fixture(
+    stack_settings: Settings, tmp_path_factory: pytest.TempPathFactory, logged_models: Logged
+) -> PromotedModels:
+    """Share the promoted models of a worker."""
+    return PromotedModels(stack_settings, tmp_path_factory.mktemp, logged_models)
 
 
-@pytest.fixture(name="line")
-def line_fixture(lines: Lines) -> Line:
-    """A model whose champion serves."""
-    return lines.intact()
+@pytest.fixture(name="promoted")
+def promoted_fixture(promoted_models: PromotedModels) -> PromotedModel:
+    """Return a model whose champion is served."""
+    return promoted_models.intact()
 
 
 @pytest.fixture(name="make")
 def make_fixture(
     stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest, logged_models: Logged
 ) -> Callable[..., Chain]:
-    """make(run id, weight): a run of this test's own model."""
+    """Return make(run id, weight), which makes a run of this test's own model."""
     name = f"test_{digest_bytes(request.node.nodeid.encode())[:12]}"
 
     def make(run_id: str, weight: float, **changes: object) -> Chain:

@@ -20,7 +20,10 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from pipeline.errors import Invalid, SlipwayError
 from serving.triton import TritonClient
+from tests.serving.real_triton import RealTriton
 from tests.support.polling import wait_for
+
+Load = Callable[..., Path]
 
 DTYPES = [
     "float32",
@@ -41,14 +44,15 @@ TOGETHER = "dynamic_batching { max_queue_delay_microseconds: 200000 preferred_ba
 
 
 @pytest.fixture(scope="module")
-def client(shared_triton) -> Iterator[TritonClient]:
+def client(shared_triton: RealTriton) -> Iterator[TritonClient]:
+    """Connect a client to the shared server."""
     with shared_triton.client() as client:
         yield client
 
 
 @pytest.fixture
-def load(client, shared_triton, save_graph) -> Callable[..., Path]:
-    """Write a graph and its configuration, load them; the path of the graph."""
+def load(client: TritonClient, shared_triton: RealTriton, save_graph: Callable[..., None]) -> Load:
+    """Return load(name, graph), which writes a graph and its configuration, loads them, and returns the graph's path."""
 
     def load(name: str, graph: tuple, more: str = "", count: int = 1, config: str = BATCHED) -> Path:
         folder = shared_triton.repository / name
@@ -103,13 +107,13 @@ def statistics(client: TritonClient, model: str, answered: int) -> dict:
         return wait_for(found, f"{model} has counted {answered} answers")
 
 
-def test_every_type_comes_back_bit_for_bit(client, load, subtests):
+def test_every_type_comes_back_bit_for_bit(client: TritonClient, load: Load, subtests: pytest.Subtests) -> None:
     for dtype in DTYPES:
         with subtests.test(dtype):
             comes_back(client, load, dtype)
 
 
-def comes_back(client: TritonClient, load: Callable[..., Path], dtype: str) -> None:
+def comes_back(client: TritonClient, load: Load, dtype: str) -> None:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     load(
         f"same_{dtype}",
@@ -126,7 +130,7 @@ def comes_back(client: TritonClient, load: Callable[..., Path], dtype: str) -> N
     assert client.model_config(f"same_{dtype}")["output"][0]["dims"] == ["5"]
 
 
-def test_strings_are_python_s_own(client, load):
+def test_strings_are_python_s_own(client: TritonClient, load: Load) -> None:
     """Any bytes, as Python decodes them for ONNX Runtime: what is no UTF-8 becomes U+FFFD."""
     graph = (
         [helper.make_node("Identity", ["x"], ["y"])],
@@ -151,7 +155,7 @@ def test_strings_are_python_s_own(client, load):
         assert answer.ravel().tolist() == [text.decode("utf-8", "replace").encode() for text in part.ravel()]
 
 
-def test_strings_that_are_not_what_their_shape_says_are_refused(client, load):
+def test_strings_that_are_not_what_their_shape_says_are_refused(client: TritonClient, load: Load) -> None:
     graph = (
         [helper.make_node("Identity", ["x"], ["y"])],
         [info("x", TensorProto.STRING, "N", 2)],
@@ -172,7 +176,9 @@ def test_strings_that_are_not_what_their_shape_says_are_refused(client, load):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_batches_of_all_sizes_at_once_have_the_bits_of_this_process(client, load, count):
+def test_batches_of_all_sizes_at_once_have_the_bits_of_this_process(
+    client: TritonClient, load: Load, count: int
+) -> None:
     path = load(f"network_{count}", network(40), "dynamic_batching { }", count)
     session = onnxruntime.InferenceSession(str(path))
 
@@ -196,7 +202,7 @@ def test_batches_of_all_sizes_at_once_have_the_bits_of_this_process(client, load
     )
 
 
-def test_each_request_of_a_batch_gets_the_outputs_that_it_asks_for(client, load):
+def test_each_request_of_a_batch_gets_the_outputs_that_it_asks_for(client: TritonClient, load: Load) -> None:
     nodes = [helper.make_node("Identity", ["x"], ["same"]), helper.make_node("Neg", ["x"], ["less"])]
     outputs = [info("same", TensorProto.FLOAT, "N", 1), info("less", TensorProto.FLOAT, "N", 1)]
     load("two", (nodes, [info("x", TensorProto.FLOAT, "N", 1)], outputs, []), TOGETHER)
@@ -212,7 +218,7 @@ def test_each_request_of_a_batch_gets_the_outputs_that_it_asks_for(client, load)
     assert answers == [[[0.0], None], [None, [-1.0]], [[2.0], [-2.0]], [[3.0], [-3.0]]]
 
 
-def test_a_model_without_batches_takes_its_shapes_as_they_are(client, load):
+def test_a_model_without_batches_takes_its_shapes_as_they_are(client: TritonClient, load: Load) -> None:
     graph = (
         [helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0])],
         [info("x", TensorProto.FLOAT, "N", "M")],
@@ -233,19 +239,21 @@ def test_a_model_without_batches_takes_its_shapes_as_they_are(client, load):
         ('default_model_filename: "nope.onnx"', "nope.onnx"),
     ],
 )  # fmt: skip
-def test_a_configuration_that_is_not_the_model_s_is_refused(load, declared, sentence):
+def test_a_configuration_that_is_not_the_model_s_is_refused(load: Load, declared: str, sentence: str) -> None:
     name = f"other_{len(sentence)}"
     with pytest.raises(Invalid, match=rf"Triton cannot load {name}: .*{sentence}"):
         load(name, network(4), declared)
 
 
-def test_a_graph_that_cannot_be_run_is_refused_in_a_sentence(client, shared_triton, load):
+def test_a_graph_that_cannot_be_run_is_refused_in_a_sentence(
+    client: TritonClient, shared_triton: RealTriton, load: Load
+) -> None:
     with pytest.raises(Invalid, match=r"Triton cannot load unknown: .*NoSuchOperator"):
         load("unknown", ([helper.make_node("NoSuchOperator", ["x"], ["y"])], *network(4)[1:3], []))
     assert client.ready()
 
 
-def test_models_come_and_go_under_load(client, load):
+def test_models_come_and_go_under_load(client: TritonClient, load: Load) -> None:
     path = load("stays", network(8), "dynamic_batching { }")
     load("goes", network(8), "dynamic_batching { }", 2)
     x = np.ones((4, 8), np.float32)
@@ -278,7 +286,7 @@ def test_models_come_and_go_under_load(client, load):
     assert client.infer("goes", {"x": x}, "y").tobytes() == expected.tobytes()
 
 
-def test_what_a_client_cancels_is_not_computed(client, shared_triton, load):
+def test_what_a_client_cancels_is_not_computed(client: TritonClient, shared_triton: RealTriton, load: Load) -> None:
     nodes = [helper.make_node("Loop", ["turns", "", "matrix"], ["y"], body=_body())]
     matrix = helper.make_tensor("matrix", TensorProto.FLOAT, [300, 300], [0.0] * 90_000)
     graph = (nodes, [info("turns", TensorProto.INT64, 1)], [info("y", TensorProto.FLOAT, 300, 300)], [matrix])

@@ -441,8 +441,8 @@ def test_the_commands(promoted: Promoted) -> None:
     assert done.returncode == 3, done.stdout + done.stderr
     assert "names version 1, by another hand" in done.stdout
     assert done.stdout == module(code=3)
-    told = json.loads(slipway("--json", code=3))
-    assert told["models"][0]["found"][0]["what"] == "alias"
+    printed = json.loads(slipway("--json", code=3))
+    assert printed["models"][0]["found"][0]["what"] == "alias"
     assert "put back" in slipway("--fix", code=0)
     assert "all agrees on version 2" in module(code=0)
     assert promoted.name in {one.model for one in reconcile(promoted.settings)}

@@ -144,10 +144,10 @@ def test_a_deployment_that_was_made_another(release: Release) -> None:
     args = template["spec"]["containers"][0]["args"]
     template["spec"]["containers"][0]["args"] = [arg.replace("=none", "=explicit") for arg in args]
     release.cluster.replace(found)
-    told = "\n".join(release.found())
-    assert "its package is 0000000000000000, promoted was" in told
-    assert "its pods fetch another package (--key elsewhere" in told
-    assert "others can load models into its pods (--model-control-mode=explicit)" in told
+    problems = "\n".join(release.found())
+    assert "its package is 0000000000000000, promoted was" in problems
+    assert "its pods fetch another package (--key elsewhere" in problems
+    assert "others can load models into its pods (--model-control-mode=explicit)" in problems
     before = release.object("Deployment", release.champion)["spec"]["replicas"]
     release.is_put_back()
     assert release.object("Deployment", release.champion)["spec"]["replicas"] == before

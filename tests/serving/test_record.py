@@ -234,9 +234,9 @@ def test_the_record_of_a_run(make: Callable[..., Chain]) -> None:
     assert {path.name for path in beside.iterdir()} == names
     card = mlflow.artifacts.load_text(f"runs:/{kept.mlflow_run}/record/model_card.md")
     assert "does it &lt;i&gt;pay&lt;/i&gt;?" in card
-    told = mlflow.MlflowClient().get_model_version(name, "2").description
-    assert "does it &lt;i&gt;pay&lt;/i&gt;?" in told
-    assert "Ada" in told
+    described = mlflow.MlflowClient().get_model_version(name, "2").description
+    assert "does it &lt;i&gt;pay&lt;/i&gt;?" in described
+    assert "Ada" in described
     file = store.read(f"{kept.key}/technical_file.md").decode()
     assert "Against version 1 (record 1)" in file
     assert "| spec | approval | none | required |" in file

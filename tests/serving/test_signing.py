@@ -148,7 +148,7 @@ def rsa_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, 2048)
 
 
-def test_keys_that_are_none_are_told_when_signing(
+def test_invalid_keys_are_refused_when_signing(
     tmp_path: Path, p256: ec.EllipticCurvePrivateKey, rsa_key: rsa.RSAPrivateKey, subtests: pytest.Subtests
 ) -> None:
     private, public = private_pem(p256), public_pem(p256)
@@ -167,6 +167,7 @@ def test_keys_that_are_none_are_told_when_signing(
     }
     folder = made(tmp_path / "m")
     for name, (signs, verifies, what) in cases.items():
+        (folder / SIGNATURE).unlink(missing_ok=True)
         with subtests.test(name):
             with pytest.raises(Invalid, match=what) as refused:
                 sign(folder, with_keys(tmp_path, signs, verifies))
@@ -321,7 +322,7 @@ def test_no_other_content_passes(tmp_path_factory: pytest.TempPathFactory, name:
 
 
 class Asked:
-    """The library's configuration, as far as it is told what to do."""
+    """The library's configuration, as far as its arguments set it."""
 
     calls: list[tuple[str, dict[str, Any]]] = []  # noqa: RUF012 (one list for all that are made)
     failure: Exception | None = None

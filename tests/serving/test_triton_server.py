@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -13,11 +14,12 @@ from pipeline.errors import Invalid, Unavailable
 from pipeline.settings import Settings
 from serving import server
 from serving.server import challenger_program, program
+from tests.serving.real_triton import RealTriton
 
 ROW = {"numeric": np.ones((1, 3), np.float32), "categorical": np.array([["x"]], dtype=object)}
 
 
-def test_a_killed_server_serves_its_repository_but_for_the_model_that_is_broken(own_triton):
+def test_a_killed_server_serves_its_repository_but_for_the_model_that_is_broken(own_triton: RealTriton) -> None:
     own_triton.write("good", 1, scale=2.0)
     own_triton.start()
     assert psutil.Process(own_triton.process.pid).children(recursive=True) == []  # nothing is left behind
@@ -35,7 +37,7 @@ def test_a_killed_server_serves_its_repository_but_for_the_model_that_is_broken(
     assert own_triton.stop() == 0
 
 
-def test_a_server_that_hangs_is_given_up_at_the_deadline(shared_triton):
+def test_a_server_that_hangs_is_given_up_at_the_deadline(shared_triton: RealTriton) -> None:
     shared_triton.process.send_signal(signal.SIGSTOP)
     try:
         with shared_triton.client(timeout_s=0.5) as client:
@@ -46,7 +48,7 @@ def test_a_server_that_hangs_is_given_up_at_the_deadline(shared_triton):
         shared_triton.process.send_signal(signal.SIGCONT)
 
 
-def test_programs_listen_on_loopback_and_share_nothing(settings, tmp_path):
+def test_programs_listen_on_loopback_and_share_nothing(settings: Settings, tmp_path: Path) -> None:
     serving = program(settings)
     challenger = challenger_program(settings, "churn", 3, "0" * 64, 18000, 18001)
     assert challenger.argv == challenger_program(settings, "churn", 3, "0" * 64, 18000, 18001).argv
@@ -59,7 +61,7 @@ def test_programs_listen_on_loopback_and_share_nothing(settings, tmp_path):
     assert "--metrics-address=127.0.0.1" in serving.argv
 
 
-def test_what_is_not_installed_is_said_before_the_start(tmp_path):
+def test_what_is_not_installed_is_said_before_the_start(tmp_path: Path) -> None:
     absent = Settings(home=tmp_path / "home", triton_dir=tmp_path / "nowhere")
     with pytest.raises(Invalid, match=r"nowhere: tritonserver is not installed -> run `make env`"):
         program(absent).prepare()

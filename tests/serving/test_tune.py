@@ -33,6 +33,7 @@ pytestmark = pytest.mark.stack
 def make(
     stack_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest, logged_models: Logged
 ) -> Callable[..., Chain]:
+    """Return make(the rule of the search, other fields of `serving`), which makes a run of this test's own model."""
     name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[-50:].lower().strip("_")
 
     def _make(tune: dict[str, object] | None, **serving: object) -> Chain:
@@ -45,7 +46,7 @@ def make(
 
 
 def answers(one: Chain, model: ModelVersionRef, native: np.ndarray) -> None:
-    """What the model is said to answer to the held-out rows."""
+    """Set the answers of the model to the held-out rows."""
     content = io.BytesIO()
     np.savez(content, native=native, onnx=native)
     one.run.store.write(model.predictions, content.getvalue(), replace=True)
@@ -85,16 +86,17 @@ def test_options_are_measured_on_servers_of_their_own_and_kept_in_mlflow(
 
     from serving.tune import TABLE
 
-    one = make({"objective": objective, "trials": 3, "duration_s": 0.3, "clients": 4})
+    duration_s = 0.3
+    one = make({"objective": objective, "trials": 2, "duration_s": duration_s, "clients": 4})
     model = one.register()
     before = set(Supervisor(one.run.settings).states())
     found = one.tune(model)
-    assert 2 <= len(found.trials) <= 5
+    assert 2 <= len(found.trials) <= 4
     for trial in found.trials:
         assert not trial.problem
         assert 0 < trial.p50_ms <= trial.p95_ms <= trial.p99_ms
         assert trial.value == (trial.rows_per_s if objective == "throughput" else trial.p95_ms)
-        assert trial.seconds > 0
+        assert trial.seconds >= duration_s
     assert set(Supervisor(one.run.settings).states()) == before  # no challenger is left
     assert packages(one, model.version) == []  # nor a package that nobody chose
     assert {trial.options.backend for trial in found.trials} == {"onnxruntime"}  # it is no booster
@@ -106,8 +108,12 @@ def test_options_are_measured_on_servers_of_their_own_and_kept_in_mlflow(
         (search,) = client.search_runs([experiment], "tags.`slipway.kind` = 'serving'")
         return search, client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{search.info.run_id}'")
 
-    search, trials = logged()
+    killed, trials = logged()
     assert len(trials) == len(found.trials)
+    found = one.tune(model)  # as if it had been killed after it published
+    search, trials = logged()
+    assert search.info.run_id != killed.info.run_id
+    assert len(trials) == len(found.trials) >= 2
     assert all(set(trial.data.params) == {"backend", "threads", "instances", "max_queue_delay_us"} for trial in trials)
     assert search.data.params["threads"] in ("1", "2")
     assert TABLE in [item.path for item in client.list_artifacts(run_id, "serving")]
@@ -117,11 +123,6 @@ def test_options_are_measured_on_servers_of_their_own_and_kept_in_mlflow(
         text = (folder / "config.pbtxt").read_text()
     assert f"count: {found.options.instances} " in text
     assert f"max_queue_delay_microseconds: {found.options.max_queue_delay_us} " in text
-
-    one.spec = hasty(one.spec)  # killed after it had published, and run again
-    again = one.tune(model)
-    assert len(again.trials) == len(logged()[1]) == 1
-    assert logged()[0].info.run_id != search.info.run_id
 
 
 def test_trees_are_measured_by_both_back_ends_and_served_by_the_one_that_is_chosen(make: Callable[..., Chain]) -> None:

@@ -226,9 +226,9 @@ def test_the_command_exits_with_2_and_all_problems(promoted: Chain) -> None:
     with restored(in_store(promoted), in_ledger(promoted)):
         flip(in_store(promoted) / "config.pbtxt")
         flip(in_ledger(promoted) / "record.json")
-        told = CliRunner().invoke(app, ["verify", NAME], env=env)
+        printed = CliRunner().invoke(app, ["verify", NAME], env=env)
         machine = CliRunner().invoke(app, ["verify", NAME, "--json"], env=env)
-    assert told.exit_code == machine.exit_code == 2
-    assert "config.pbtxt has another content" in told.output
-    assert told.output.count("refused: ") == len(json.loads(machine.stdout)["problems"]) >= 3
+    assert printed.exit_code == machine.exit_code == 2
+    assert "config.pbtxt has another content" in printed.output
+    assert printed.output.count("refused: ") == len(json.loads(machine.stdout)["problems"]) >= 3
     assert all(problem["what"] and problem["remedy"] for problem in json.loads(machine.stdout)["problems"])

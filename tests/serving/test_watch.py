@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,9 +39,9 @@ WATCHER = "triton-watch"
 
 
 @pytest.fixture(scope="module")
-def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A stack of this module with a serving Triton, which the tests kill."""
-    settings = own_settings(home=tmp_path_factory.mktemp("mortal") / "home")
+def killable_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Start a stack for this module, with a serving Triton that the tests kill."""
+    settings = own_settings(home=tmp_path_factory.mktemp("killable") / "home")
     try:
         stack.up(settings, ("triton",))
         yield settings
@@ -50,13 +52,13 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def watched(mortal: Settings, tmp_path: Path) -> Settings:
-    """The stack with its watcher, and two models, `left` and `right`."""
-    stack.up(mortal, ("triton",))  # leaves alone what runs, and waits for a server that was killed
+def watched(killable_stack: Settings, tmp_path: Path) -> Settings:
+    """Start the watcher, and serve two models, `left` and `right`."""
+    stack.up(killable_stack, ("triton",))  # leaves alone what runs, and waits for a server that was killed
     for number, name in ((1, "left"), (2, "right")):
-        if not (repository(mortal) / name).is_dir():
-            serve(mortal, tmp_path / name, name, number)
-    return mortal
+        if not (repository(killable_stack) / name).is_dir():
+            serve(killable_stack, tmp_path / name, name, number)
+    return killable_stack
 
 
 def server(settings: Settings) -> psutil.Process:
@@ -70,7 +72,8 @@ def kill(settings: Settings) -> None:
     wait_for(lambda: Supervisor(settings).pid("triton") not in (0, before), "the supervisor starts the server")
 
 
-def said(settings: Settings) -> str:
+def watcher_log(settings: Settings) -> str:
+    """Return the log of the watcher."""
     log = Supervisor(settings).log(WATCHER)
     return log.read_text() if log.exists() else ""
 
@@ -104,13 +107,13 @@ def test_a_stopped_server_is_killed_and_comes_back(watched: Settings) -> None:
 def comes_back(settings: Settings, number: int) -> None:
     """Send a signal to the server; another one answers in its place, and both models answer as before."""
     before = server(settings)
-    wait_for(lambda: f"triton answers, process {before.pid}" in said(settings), "a new server gets more time")
+    wait_for(lambda: f"triton answers, process {before.pid}" in watcher_log(settings), "a new server gets more time")
     with asking(settings, "left") as left, asking(settings, "right") as right:
         assert left.is_back(BACK_S)
         before.send_signal(number)
         wait_for(lambda: left.failures, "the server stops answering")
-        assert left.is_back(2 * BACK_S), said(settings)
-        assert right.is_back(BACK_S), said(settings)
+        assert left.is_back(2 * BACK_S), watcher_log(settings)
+        assert right.is_back(BACK_S), watcher_log(settings)
     assert len(left.answers) == len(right.answers) == 1
     assert server(settings) != before
     assert not before.is_running() or before.status() == psutil.STATUS_ZOMBIE
@@ -118,25 +121,40 @@ def comes_back(settings: Settings, number: int) -> None:
 
 @pytest.mark.stack
 def test_a_killed_server_comes_back_with_what_was_signed(watched: Settings, tmp_path: Path) -> None:
-    serve(watched, tmp_path / "1", "kept", 1)
-    serve(watched, tmp_path / "2", "lost", 1)
-    good = answer(watched, "kept")
-    for name in Store(watched.store).list("packages/lost"):
-        Store(watched.store).delete(f"packages/lost/{name}")
-    for folder in (
-        repository(watched) / "kept",
-        repository(watched) / "lost",
-        Live(watched, "lost").package(1),
-    ):
-        flip_byte(folder / "1" / "model.onnx")
-    before = server(watched)
-    before.kill()
-    stack.up(watched, ("triton",))
-    assert server(watched) != before
-    assert answer(watched, "kept") == good
-    log = Supervisor(watched).log("triton").read_text()
-    assert "version 1 was not as it is packaged, and is placed again" in log
-    assert "lost is not loaded" in log
+    try:
+        serve(watched, tmp_path / "1", "kept", 1)
+        serve(watched, tmp_path / "2", "lost", 1)
+        good = answer(watched, "kept")
+        for name in Store(watched.store).list("packages/lost"):
+            Store(watched.store).delete(f"packages/lost/{name}")
+        for folder in (
+            repository(watched) / "kept",
+            repository(watched) / "lost",
+            Live(watched, "lost").package(1),
+        ):
+            flip_byte(folder / "1" / "model.onnx")
+        log = Supervisor(watched).log("triton")
+        before, length = server(watched), log.stat().st_size
+        before.kill()
+        stack.up(watched, ("triton",))
+        assert server(watched) != before
+        assert answer(watched, "kept") == good
+        new = log.read_bytes()[length:].decode()
+        assert "version 1 was not as it is packaged, and is placed again" in new
+        assert "lost is not loaded" in new
+    finally:
+        for name in ("kept", "lost"):
+            remove_model(watched, name)
+
+
+def remove_model(settings: Settings, name: str) -> None:
+    """Remove a model from the stack: from the server, its repository, the kept packages and the store."""
+    with suppress(SlipwayError), TritonClient(settings.triton_grpc, 10) as client:
+        client.unload(name)
+    for folder in (repository(settings) / name, Live(settings, name).package(1)):
+        shutil.rmtree(folder, ignore_errors=True)
+    for version in Store(settings.store).list(f"packages/{name}"):
+        Store(settings.store).delete(f"packages/{name}/{version}")
 
 
 def flip_byte(path: Path) -> None:
@@ -145,11 +163,11 @@ def flip_byte(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-# -- the same eyes in this process, where their patience can be shortened
+# -- the watcher in this process, where its limits can be lowered
 
 
 @dataclass
-class Eyes:
+class InProcessWatcher:
     """A watcher in this process, which looks when a test wants it."""
 
     watcher: Watcher
@@ -164,17 +182,30 @@ class Eyes:
         return self.watcher
 
 
+class SteppedClock:
+    """The module `time` as the watcher uses it, with a monotonic clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = float(int(time.monotonic()) + 1)  # steps of halves are added without rounding
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time_ns(self) -> int:
+        return time.time_ns()
+
+
 @pytest.fixture
-def eyes(mortal: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Eyes]:
-    """The serving Triton without the watcher's program, and a watcher with less patience."""
-    Supervisor(mortal).stop(WATCHER)
+def own_watcher(killable_stack: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcessWatcher]:
+    """Start the serving Triton without the watcher's program; return a watcher that waits a shorter time."""
+    Supervisor(killable_stack).stop(WATCHER)
     monkeypatch.setattr(stack, "COMPANIONS", {})
     monkeypatch.setattr(watch, "SILENT_S", 3.0)
-    stack.up(mortal, ("triton",))
-    with TritonClient(mortal.triton_grpc, 1.0) as client:
-        eyes = Eyes(Watcher(mortal, client))
-        eyes.look()
-        yield eyes
+    stack.up(killable_stack, ("triton",))
+    with TritonClient(killable_stack.triton_grpc, 1.0) as client:
+        own_watcher = InProcessWatcher(Watcher(killable_stack, client))
+        own_watcher.look()
+        yield own_watcher
 
 
 def slow_graph() -> bytes:
@@ -224,15 +255,15 @@ def _body() -> onnx.GraphProto:
 
 
 @pytest.mark.stack
-def test_a_busy_model_is_left_in_peace(mortal: Settings, eyes: Eyes, tmp_path: Path) -> None:
-    watcher = eyes.watcher
-    serve(mortal, tmp_path / "packs", "busy", 1, slow_graph())
-    before, answered = server(mortal), []
+def test_a_busy_model_is_left_in_peace(killable_stack: Settings, own_watcher: InProcessWatcher, tmp_path: Path) -> None:
+    watcher = own_watcher.watcher
+    serve(killable_stack, tmp_path / "packs", "busy", 1, slow_graph())
+    before, answered = server(killable_stack), []
 
     def ask(turns: float) -> float:
         begin = time.monotonic()
         row = ROW | {"numeric": np.array([[turns, 0]], np.float32)}
-        with TritonClient(mortal.triton_grpc, 300) as client:
+        with TritonClient(killable_stack.triton_grpc, 300) as client:
             answered.append(client.infer("busy", row, "probabilities").tolist())
         return time.monotonic() - begin
 
@@ -246,12 +277,12 @@ def test_a_busy_model_is_left_in_peace(mortal: Settings, eyes: Eyes, tmp_path: P
         time.sleep(0.3)
     missed = 0
     while any(thread.is_alive() for thread in asking):
-        eyes.look()
+        own_watcher.look()
         missed += watcher.models["busy"].looked_at > 0
     assert missed, "it was never too busy to answer"
-    eyes.look(3)
+    own_watcher.look(3)
     assert answered[-1] == [[0.0, 1.0]]
-    assert server(mortal) == before
+    assert server(killable_stack) == before
     assert watcher.reloads == watcher.patience.tries == 0
 
 
@@ -263,97 +294,105 @@ def block(address: str, name: str) -> None:
 
 
 @pytest.fixture
-def _killed_in_the_end(mortal: Settings) -> Iterator[None]:
-    """Give the next test a server without a blocked model."""
+def _restarted_afterwards(killable_stack: Settings) -> Iterator[None]:
+    """Restart the server after a test that blocks a model of it."""
     yield
-    kill(mortal)
+    kill(killable_stack)
 
 
 @pytest.mark.stack
-@pytest.mark.usefixtures("_killed_in_the_end")
+@pytest.mark.usefixtures("_restarted_afterwards")
 def test_a_model_that_is_stuck_is_loaded_anew_beside_itself(
-    mortal: Settings,
-    eyes: Eyes,
+    killable_stack: Settings,
+    own_watcher: InProcessWatcher,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(watch, "STUCK_S", 2.0)  # it is busy, and makes no progress
-    serve(mortal, tmp_path / "one", "stuck", 1, slow_graph())
-    serve(mortal, tmp_path / "two", "beside", 2)
-    before = server(mortal)
-    eyes.look(2)
-    block(mortal.triton_grpc, "stuck")
-    with asking(mortal, "beside") as beside:
-        wait_for(lambda: eyes.look().reloads == 1)
-        wait_for(lambda: eyes.look().models["stuck"].sick_since is None)
-    with TritonClient(mortal.triton_grpc, 10) as client:
+    serve(killable_stack, tmp_path / "one", "stuck", 1, slow_graph())
+    serve(killable_stack, tmp_path / "two", "beside", 2)
+    before = server(killable_stack)
+    own_watcher.look(2)
+    block(killable_stack.triton_grpc, "stuck")
+    with asking(killable_stack, "beside") as beside:
+        wait_for(lambda: own_watcher.look().reloads == 1)
+        wait_for(lambda: own_watcher.look().models["stuck"].sick_since is None)
+    with TritonClient(killable_stack.triton_grpc, 10) as client:
         assert client.infer("stuck", ROW, "probabilities").tolist() == [[0.0, 1.0]]
     assert beside.failures == []  # it never noticed
-    assert (server(mortal), eyes.watcher.patience.tries) == (before, 0)
+    assert (server(killable_stack), own_watcher.watcher.patience.tries) == (before, 0)
 
 
 @pytest.mark.stack
-@pytest.mark.usefixtures("_killed_in_the_end")
+@pytest.mark.usefixtures("_restarted_afterwards")
 def test_a_model_in_another_hand_is_left_alone_for_a_while(
-    mortal: Settings,
-    eyes: Eyes,
+    killable_stack: Settings,
+    own_watcher: InProcessWatcher,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(watch, "STUCK_S", 1.0)
-    serve(mortal, tmp_path / "packs", "held", 1, slow_graph())
-    before = server(mortal)
-    eyes.look(2)
-    block(mortal.triton_grpc, "held")
-    with Live(mortal, "held").alone():
-        wait_for(lambda: eyes.look().models["held"].sick_since is not None)
-        assert eyes.look(2).reloads == 0
-        assert server(mortal) == before
+    serve(killable_stack, tmp_path / "packs", "held", 1, slow_graph())
+    before = server(killable_stack)
+    own_watcher.look(2)
+    block(killable_stack.triton_grpc, "held")
+    with Live(killable_stack, "held").alone():
+        wait_for(lambda: own_watcher.look().models["held"].sick_since is not None)
+        assert own_watcher.look(2).reloads == 0
+        assert server(killable_stack) == before
         monkeypatch.setattr(watch, "LEAVE_S", 1.0)
-        wait_for(lambda: eyes.look().patience.tries == 1)
-        wait_for(lambda: Supervisor(mortal).pid("triton") not in (0, before.pid))
-    with asking(mortal, "held") as client:
+        wait_for(lambda: own_watcher.look().patience.tries == 1)
+        wait_for(lambda: Supervisor(killable_stack).pid("triton") not in (0, before.pid))
+    with asking(killable_stack, "held") as client:
         assert client.is_back(BACK_S)
 
 
 @pytest.mark.stack
-@pytest.mark.usefixtures("_killed_in_the_end")
+@pytest.mark.usefixtures("_restarted_afterwards")
 def test_what_was_changed_on_the_disk_is_not_loaded_and_nothing_flaps(
-    mortal: Settings,
-    eyes: Eyes,
+    killable_stack: Settings,
+    own_watcher: InProcessWatcher,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(watch, "STUCK_S", 1.0)
-    monkeypatch.setattr(watch, "FIRST_WAIT_S", 300.0)
-    serve(mortal, tmp_path / "one", "changed", 1, slow_graph())
-    serve(mortal, tmp_path / "two", "other", 2)
-    before = server(mortal)
-    eyes.look(2)
-    file = repository(mortal) / "changed" / "1" / "model.onnx"
+    serve(killable_stack, tmp_path / "one", "changed", 1, slow_graph())
+    serve(killable_stack, tmp_path / "two", "other", 2)
+    before = server(killable_stack)
+    own_watcher.look(2)
+    file = repository(killable_stack) / "changed" / "1" / "model.onnx"
     content = file.read_bytes()
     file.write_bytes(content.replace(b"MatMul", b"MatMax"))
-    block(mortal.triton_grpc, "changed")
+    block(killable_stack.triton_grpc, "changed")
 
-    def tries() -> list[str]:
-        return [record.message for record in caplog.records if "cannot be loaded anew" in record.message]
+    clock, step_s = SteppedClock(), watch.FIRST_WAIT_S / 2
+    monkeypatch.setattr(watch, "time", clock)
 
-    with asking(mortal, "other") as other:
-        wait_for(lambda: eyes.look() and tries())
-        watcher = eyes.look(3)
-    assert len(tries()) == 1  # the next waits for its time
-    assert "it is not the package of version 1: another hand changed it" in tries()[0]
-    assert (server(mortal), watcher.patience.tries) == (before, 0)
+    def look() -> Watcher:
+        clock.now += step_s
+        return own_watcher.look()
+
+    tries: list[int] = []  # the number of looks before each failed reload
+    with asking(killable_stack, "other") as other:
+        for number in range(12):
+            watcher = look()
+            messages = [record.message for record in caplog.records if "cannot be loaded anew" in record.message]
+            tries += [number] * (len(messages) - len(tries))
+            if len(tries) == 3:
+                break
+    assert np.diff(tries).tolist() == [2, 4]  # after the first wait, and after twice as long
+    assert "it is not the package of version 1: another hand changed it" in messages[0]
+    assert (server(killable_stack), watcher.patience.tries) == (before, 0)
     assert other.failures == []
     file.write_bytes(content)
     monkeypatch.setattr(watch, "FIRST_WAIT_S", 0.0)
-    wait_for(lambda: eyes.look().models["changed"].sick_since is None)
+    wait_for(lambda: look().models["changed"].sick_since is None)
 
 
 @pytest.mark.stack
-def test_a_challenger_that_is_stuck_is_healed_by_the_next_try(mortal: Settings, tmp_path: Path) -> None:
-    settings = mortal.model_copy(update={"timeout_s": 3.0})
+def test_a_challenger_that_is_stuck_is_healed_by_the_next_try(killable_stack: Settings, tmp_path: Path) -> None:
+    settings = killable_stack.model_copy(update={"timeout_s": 3.0})
     version = pack(settings, tmp_path / "packs", "rival", 3, slow_graph())
     plane = EmbeddedPlane(settings)
     try:
