@@ -154,17 +154,35 @@ def test_a_champion_is_served_a_run_goes_on_a_bad_model_is_refused_and_the_way_b
 TORCH = "  - {kind: torch, trials: 1, folds: 2, epochs: 4}\n"
 
 
-@pytest.mark.smoke
-def test_the_dag_takes_a_spec_to_a_champion(airflow_settings: Settings) -> None:
+@pytest.fixture(scope="module")
+def airflow_champion(airflow_settings: Settings) -> dict[str, Any]:
+    """The result of the first run of the pipeline `by_airflow`, which Airflow has run."""
     write(airflow_settings, "by_airflow", "binary", "{at_least: {roc_auc: 0.7}}", TORCH)
-    found = slipway(airflow_settings, "trigger", "by_airflow", "--wait")
-    assert found["outcome"] == "promoted", found
-    assert len(found["tasks"]) == 13
+    result: dict[str, Any] = slipway(airflow_settings, "trigger", "by_airflow", "--wait")
+    return result
 
 
-def test_the_dag_shows_a_refusal(airflow_settings: Settings) -> None:
-    path = write(airflow_settings, "refused_by_airflow", "binary", "{at_least: {roc_auc: 0.7}}", TORCH)
-    wait = ("trigger", "refused_by_airflow", "--wait")
+@pytest.mark.smoke
+def test_the_dag_takes_a_spec_to_a_champion(airflow_champion: dict[str, Any]) -> None:
+    assert airflow_champion["outcome"] == "promoted", airflow_champion
+    assert len(airflow_champion["tasks"]) == 13
+
+
+def test_the_dag_shows_a_refusal_and_the_champion_serves_on(
+    airflow_settings: Settings, airflow_champion: dict[str, Any], tmp_path: Path
+) -> None:
+    table("binary", 30).drop(columns="y").to_csv(tmp_path / "new.csv", index=False)
+
+    def served() -> tuple[Any, ...]:
+        answers = slipway(airflow_settings, "predict", "by_airflow", str(tmp_path / "new.csv"))["answers"]
+        versions = httpx.get(f"http://{airflow_settings.triton_http}/v2/models/by_airflow").json()["versions"]
+        return answers, versions, slipway(airflow_settings, "lineage", "by_airflow@champion")["start"]
+
+    assert airflow_champion["outcome"] == "promoted", airflow_champion
+    champion = served()
+    assert champion[1:] == (["1"], ["version/by_airflow/1"])
+    path = airflow_settings.specs_dir / "by_airflow.yaml"
+    wait = ("trigger", "by_airflow", "--wait")
     refused = slipway(airflow_settings, *wait, "--source", "../../none.csv", code=1)
     assert "there is no such file" in refused["problems"][0]["what"]
     suite = {"expectations": [{"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 10**6}}]}
@@ -173,3 +191,4 @@ def test_the_dag_shows_a_refusal(airflow_settings: Settings) -> None:
     refused = slipway(airflow_settings, *wait, code=3)
     assert refused["outcome"] == "rejected"
     assert "observed 400" in refused["reasons"][0]
+    assert served() == champion
