@@ -64,10 +64,10 @@ def test_a_way_back_killed_before_any_write_ends_the_same_when_run_again(world: 
             assert ready(world, name, f"r{new}", weight(new), 1).version == new
             assert world.step("promote", name, f"r{new}").code == 0
             assert set(client.heard()) <= {known(weight(1)), known(weight(new))}
-            ended = world.child("serving.rollback", [name, "--run", f"back{new}"], at).end()
+            ended = world.child("serving.rollback", [name, "--run", f"back-{name}-{new}"], at).end()
             assert ended.code in (-9, 0), ended.said
             if ended.code == -9:
-                again = world.child("serving.rollback", [name, "--run", f"back{new}"]).end()
+                again = world.child("serving.rollback", [name, "--run", f"back-{name}-{new}"]).end()
                 assert again.code == 0, f"{ended.said}\n{again.said}"
             assert set(client.heard()) <= {known(weight(1)), known(weight(new))}, ended.said
             ends += [("promotion", new), ("rollback", 1)]

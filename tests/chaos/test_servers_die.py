@@ -83,12 +83,12 @@ def test_a_promotion_and_a_way_back_at_once(world: World) -> None:
         for delay in (0.0, 0.3, 0.6, -0.3):
             ready(world, name, f"r{new}", weight(new), champion)
             if delay < 0:
-                back = world.child("serving.rollback", [name, "--run", f"back{new}"])
+                back = world.child("serving.rollback", [name, "--run", f"back-{name}-{new}"])
                 time.sleep(-delay)
             forth = world.start("promote", name, f"r{new}")
             if delay >= 0:
                 time.sleep(delay)
-                back = world.child("serving.rollback", [name, "--run", f"back{new}"])
+                back = world.child("serving.rollback", [name, "--run", f"back-{name}-{new}"])
             ends = forth.end(), back.end()
             assert ends[0].code in (0, 3), ends[
                 0

@@ -164,7 +164,7 @@ def test_what_is_unknown_or_ambiguous_is_said(pair: Pair) -> None:
         f"{name}/99": "there is no version 99.*its versions: 1",
         f"{name}@nobody": "has no alias 'nobody'.*@champion",
         f"{name}x@champion": f"there is no model.*did you mean '{name}'",
-        "0" * 12: "nothing is called",
+        "feedfacefeed": "nothing is called",
         "it's": "nothing is called",
         "/": "nothing is called '/'.*name a MODEL",
         "@champion": "nothing is called '@champion'.*name a MODEL",
@@ -277,7 +277,7 @@ def test_the_record_is_on_the_way_and_its_signature_is_checked(make: Callable[..
     assert (facts["of"], facts["signature"]) == ("promotion", "holds")
     assert facts["replicas"] == settings.triton_grpc
     make("r2", 2.0, champion=1)
-    rollback(Run("back", ROLLBACK, settings, Path()), name)
+    rollback(Run(f"back-{name}", ROLLBACK, settings, Path()), name)
     found = trace(settings, registry, name, "down")
     records = [node.facts["of"] for node in found.nodes if node.kind == "record"]
     assert records == ["promotion", "rollback"]  # what was judged when it was promoted is still there
