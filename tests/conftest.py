@@ -96,7 +96,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         guard.test = ""
 
 
-@pytest.hookimpl(trylast=True)  # after the fixtures of the session
+@pytest.hookimpl(trylast=True)  # after all fixtures are torn down
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End whatever the tests have started under their temporary folder, also that of a worker that was killed."""
     factory: pytest.TempPathFactory = session.config._tmp_path_factory
